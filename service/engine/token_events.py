@@ -1,0 +1,45 @@
+"""What goes into the engine for one request and what comes out of it; the only values that cross its thread."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.sampling_params import SamplingParams
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSpan:
+    """The slots one image or slice fills in a prompt."""
+
+    start: int  # index of the first slot in token_ids
+    embeddings: NDArray[np.float32]  # [query_num, hidden_size]
+    digest: bytes  # 32 bytes: everything the embeddings depend on (pixels, size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineRequest:
+    """A prompt ready to run. Slots of image spans hold the pad id in token_ids and are never embedded as text."""
+
+    request_id: str
+    token_ids: NDArray[np.int64]  # [num_prompt_tokens]
+    image_spans: tuple[ImageSpan, ...]  # in order, not overlapping
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What one step produced for one request.
+
+    `finish_reason` is set in exactly one event, the last one. The token that ended the sequence (eos or a
+    stop id) is in `token_ids` too; `stop_token_id` names it. "abort" follows Engine.abort, "error" a failure
+    of the engine; both carry no tokens.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
