@@ -1,6 +1,6 @@
-"""The contract between convert/ and service/: what manifest.json says, and the check that the files match it.
+"""The contract between convert/ and service/: what manifest.json says, and whether the files match it.
 
-Knows nothing of tensors or devices. convert/ writes these types, service/ reads them; both go through this module.
+Knows nothing of tensors or devices. convert/ writes these types, service/ reads them.
 """
 
 import hashlib

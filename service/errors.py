@@ -36,7 +36,7 @@ class ArtifactError(StartupError):
 
 
 class RequestError(ServiceError):
-    """A request that gets an error reply; `param` is the field at fault in dotted form, e.g. `messages[0].content`."""
+    """Gets an error reply; `param` is the field at fault in dotted form, e.g. `messages[0].content`."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What goes into the engine for one request and what comes out of it; the only values that cross its thread."""
+"""What goes into the engine for one request and what comes out: all that crosses its thread."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ class ImageSpan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineRequest:
-    """A prompt ready to run. Slots of image spans hold the pad id in token_ids and are never embedded as text."""
+    """A prompt ready to run. Image slots hold the pad id in token_ids; it is never embedded as text."""
 
     request_id: str
     token_ids: NDArray[np.int64]  # [num_prompt_tokens]
