@@ -1,0 +1,45 @@
+"""Wait until the service is ready, then print a curl line that asks it about samples/cat.jpg.
+
+Started by `make serve` beside the service; ends when the service does.
+"""
+
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+
+_ASK = """
+Ready. Try, in another terminal, from this directory:
+
+  curl -N http://{host}:{port}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{{
+    "stream": true,
+    "messages": [{{"role": "user", "content": [
+      {{"type": "image_url", "image_url": {{"url": "data:image/jpeg;base64,'"$(base64 < samples/cat.jpg | tr -d '\\n')"'"}}}},
+      {{"type": "text", "text": "What is in the picture?"}}]}}]}}'
+"""
+
+
+def main(environment: Mapping[str, str] = os.environ) -> None:
+    host = environment.get("MINICPMV_HOST", "127.0.0.1")
+    host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
+    port = environment.get("MINICPMV_PORT", "8000")
+    key = " -H \"Authorization: Bearer $KEY\"" if environment.get("MINICPMV_API_KEYS") else ""
+    service_pid = os.getppid()
+    while not _is_ready(f"http://{host}:{port}/health/ready"):
+        if os.getppid() != service_pid:
+            return
+        time.sleep(0.2)
+    print(_ASK.format(host=host, port=port, key=key), flush=True)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    main()
