@@ -1,0 +1,108 @@
+"""Owns the vision threads: keeps decoding and encoding off the event loop; knows no prompt and no engine."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import EngineError, NotReadyError
+from service.vision.decode import ImageHeader, ImageLimits, decode_image, read_header
+from service.vision.encoder import VisionEncoder
+from service.vision.preprocess import cut_slices, slice_digest
+from service.vision.slicing import SlicePlan
+
+_log = logging.getLogger(__name__)
+
+_Args = TypeVarTuple("_Args")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingImage:
+    """An admitted image, not decoded yet."""
+
+    data: bytes
+    header: ImageHeader
+    plan: SlicePlan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedSlice:
+    """What the engine needs of the overview or of one slice."""
+
+    embeddings: NDArray[np.float32]  # [query_num, hidden_size]
+    digest: bytes  # 32 bytes: everything the embeddings depend on
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slice:
+    pixels: NDArray[np.uint8]  # [height, width, 3] RGB
+    digest: bytes
+
+
+class VisionWorker:
+    """One encoder thread, first come first served by batch, behind a bounded pool of decoding threads.
+
+    A whole decoded image lives only inside a decoding thread: `num_decoders` bounds how many there are.
+    """
+
+    def __init__(self, encoder: VisionEncoder, num_decoders: int = 1) -> None:
+        self._encoder = encoder
+        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="vision-decode")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="vision")
+        self._closed = False
+
+    async def read_headers(
+        self, images: Sequence[tuple[bytes, str]], limits: ImageLimits
+    ) -> list[ImageHeader]:
+        """read_header for (data, param) pairs, off the event loop: a hostile header takes long to parse."""
+        return [await self._run(self._decoders, read_header, data, limits, param) for data, param in images]
+
+    async def encode(self, images: Sequence[PendingImage]) -> list[tuple[EncodedSlice, ...]]:
+        """Decode and encode images; per image the overview, then its slices row by row.
+
+        Raises ImageDecodeError naming the first image that cannot be read, before anything is encoded;
+        EngineError when the device fails; NotReadyError after close(). Cancelling drops what has not started.
+        """
+        cut = [await self._run(self._decoders, _decode_and_cut, image) for image in images]
+        slices = [item for image in cut for item in image]
+        embeddings = iter(await self._embed(slices))
+        return [tuple(EncodedSlice(next(embeddings), item.digest) for item in image) for image in cut]
+
+    def close(self) -> None:
+        """Drop what waits, wait for what runs."""
+        self._closed = True
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._encoding.shutdown(wait=True, cancel_futures=True)
+
+    async def _embed(self, slices: Sequence[_Slice]) -> list[NDArray[np.float32]]:
+        pixels = [item.pixels for item in slices]
+        embeddings: dict[int, NDArray[np.float32]] = {}
+        for batch in self._encoder.plan_batches(pixels):
+            rows = await self._run(self._encoding, self._encode_batch, [pixels[i] for i in batch])
+            embeddings.update(zip(batch, rows, strict=True))
+        return [embeddings[i] for i in range(len(slices))]
+
+    def _encode_batch(self, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        try:
+            return self._encoder.encode_batch(pixels)
+        except Exception as error:
+            _log.error("the image encoder failed: %s", type(error).__name__)
+            raise EngineError("the image encoder failed") from None
+
+    async def _run(
+        self, threads: ThreadPoolExecutor, work: Callable[[*_Args], _Result], *args: *_Args
+    ) -> _Result:
+        if self._closed:
+            raise NotReadyError("the service is shutting down")
+        return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
+
+
+def _decode_and_cut(image: PendingImage) -> tuple[_Slice, ...]:
+    slices = cut_slices(decode_image(image.data, image.header), image.plan)
+    return tuple(_Slice(pixels, slice_digest(pixels)) for pixels in slices)
