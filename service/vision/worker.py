@@ -40,7 +40,9 @@ class EncodedSlice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Slice:
+class DecodedSlice:
+    """The overview or one slice, ready for the encoder."""
+
     pixels: NDArray[np.uint8]  # [height, width, 3] RGB
     digest: bytes
 
@@ -69,10 +71,21 @@ class VisionWorker:
         Raises ImageDecodeError naming the first image that cannot be read, before anything is encoded;
         EngineError when the device fails; NotReadyError after close(). Cancelling drops what has not started.
         """
-        cut = [await self._run(self._decoders, _decode_and_cut, image) for image in images]
-        slices = [item for image in cut for item in image]
-        embeddings = iter(await self._embed(slices))
-        return [tuple(EncodedSlice(next(embeddings), item.digest) for item in image) for image in cut]
+        return await self.encode_slices(await self.decode(images))
+
+    async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]:
+        """The cheap half of encode(), which says whether every image can be read at all.
+
+        Raises ImageDecodeError naming the first that cannot; NotReadyError after close().
+        """
+        return [await self._run(self._decoders, _decode_and_cut, image) for image in images]
+
+    async def encode_slices(
+        self, images: Sequence[tuple[DecodedSlice, ...]]
+    ) -> list[tuple[EncodedSlice, ...]]:
+        """The dear half of encode(). Raises EngineError when the device fails; NotReadyError after close()."""
+        embeddings = iter(await self._embed([item for image in images for item in image]))
+        return [tuple(EncodedSlice(next(embeddings), item.digest) for item in image) for image in images]
 
     def close(self) -> None:
         """Drop what waits, wait for what runs."""
@@ -80,7 +93,7 @@ class VisionWorker:
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._encoding.shutdown(wait=True, cancel_futures=True)
 
-    async def _embed(self, slices: Sequence[_Slice]) -> list[NDArray[np.float32]]:
+    async def _embed(self, slices: Sequence[DecodedSlice]) -> list[NDArray[np.float32]]:
         pixels = [item.pixels for item in slices]
         embeddings: dict[int, NDArray[np.float32]] = {}
         for batch in self._encoder.plan_batches(pixels):
@@ -103,6 +116,6 @@ class VisionWorker:
         return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
 
 
-def _decode_and_cut(image: PendingImage) -> tuple[_Slice, ...]:
+def _decode_and_cut(image: PendingImage) -> tuple[DecodedSlice, ...]:
     slices = cut_slices(decode_image(image.data, image.header), image.plan)
-    return tuple(_Slice(pixels, slice_digest(pixels)) for pixels in slices)
+    return tuple(DecodedSlice(pixels, slice_digest(pixels)) for pixels in slices)
