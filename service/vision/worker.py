@@ -83,7 +83,7 @@ class VisionWorker:
     async def encode_slices(
         self, images: Sequence[tuple[DecodedSlice, ...]]
     ) -> list[tuple[EncodedSlice, ...]]:
-        """The dear half of encode(). Raises EngineError when the device fails; NotReadyError after close()."""
+        """The dear half of encode(). Raises EngineError when the device fails, NotReadyError once closed."""
         embeddings = iter(await self._embed([item for image in images for item in image]))
         return [tuple(EncodedSlice(next(embeddings), item.digest) for item in image) for image in images]
 
