@@ -1,0 +1,236 @@
+"""One request's life: plan, admit, decode, encode, generate. Knows no HTTP and no tensors' contents."""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.artifacts import ImageConfig, TokenIds
+from service.engine.sampling_params import SamplingParams
+from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
+from service.errors import EngineError, NotReadyError, TooLargeError
+from service.generation.admission import Admission, AdmissionSlot
+from service.generation.chat_messages import ImageReference, read_messages
+from service.generation.request_parameters import (
+    check_text_length,
+    read_sampling,
+    read_stop_strings,
+    refuse_unsupported,
+)
+from service.generation.text_stream import TextDelta, TextStream
+from service.prompt.chat_template import ChatTemplate, RenderedPrompt
+from service.prompt.conversation import Conversation
+from service.prompt.detokenizer import Detokenizer
+from service.prompt.tokenizer import Tokenizer
+from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.chat_response import CompletionTokensDetails, PromptTokensDetails, Usage
+from service.vision.data_url import read_data_url
+from service.vision.decode import ImageHeader, ImageLimits
+from service.vision.slicing import plan_slices
+from service.vision.worker import DecodedSlice, EncodedSlice, PendingImage
+
+
+class TokenEngine(Protocol):
+    """What generation needs of service.engine.engine.Engine."""
+
+    @property
+    def is_healthy(self) -> bool: ...
+    @property
+    def max_model_len(self) -> int: ...
+    def stream(self, request: EngineRequest) -> AsyncIterator[TokenEvent]: ...
+    def abort(self, request_id: str) -> None: ...
+
+
+class ImageWorker(Protocol):
+    """What generation needs of service.vision.worker.VisionWorker."""
+
+    async def read_headers(
+        self, images: Sequence[tuple[bytes, str]], limits: ImageLimits
+    ) -> list[ImageHeader]: ...
+    async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]: ...
+    async def encode_slices(
+        self, images: Sequence[tuple[DecodedSlice, ...]]
+    ) -> list[tuple[EncodedSlice, ...]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorConfig:
+    """What the model is like and what a request may cost."""
+
+    image: ImageConfig
+    token_ids: TokenIds
+    vocab_size: int
+    max_in_flight: int
+    max_images: int
+    image_limits: ImageLimits
+    max_total_pixels: int  # of all images of a request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What is known of a request from its text and its images' headers."""
+
+    prompt: RenderedPrompt
+    sampling: SamplingParams
+    num_image_tokens: int  # slots of the prompt
+
+
+class Generator:
+    """Begins generations. Belongs to the event loop."""
+
+    def __init__(
+        self, engine: TokenEngine, images: ImageWorker, tokenizer: Tokenizer, config: GeneratorConfig
+    ) -> None:
+        self._engine = engine
+        self._images = images
+        self._tokenizer = tokenizer
+        self._config = config
+        self._template = ChatTemplate(tokenizer, config.token_ids, config.image.query_num)
+        self._admission = Admission(config.max_in_flight)
+        self._running: set[Generation] = set()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the engine takes requests."""
+        return self._engine.is_healthy
+
+    @property
+    def num_in_flight(self) -> int:
+        return self._admission.num_in_flight
+
+    def abort_all(self) -> None:
+        """End every generation under way with NotReadyError."""
+        for generation in self._running:
+            generation.abort()
+
+    async def begin(self, request: ChatCompletionRequest) -> "Generation":
+        """Check everything that can be refused, and decode the images; what is left can only fail by us.
+
+        The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
+        """
+        refuse_unsupported(request)
+        conversation, references = read_messages(request.messages)
+        check_text_length(conversation, self._engine.max_model_len)
+        if len(references) > self._config.max_images:
+            raise TooLargeError(f"a request may hold {self._config.max_images} images", "messages")
+        slot = self._admission.enter()
+        try:
+            pending = await self._read_images(references)
+            plan = self._plan(request, conversation, pending)
+            decoded = await self._images.decode(pending)
+        except BaseException:
+            slot.release()
+            raise
+        stages = (self._images, self._engine, self._new_text(request))
+        generation = Generation(plan, decoded, stages, slot, self._running)
+        self._running.add(generation)
+        return generation
+
+    def _plan(
+        self, request: ChatCompletionRequest, conversation: Conversation, images: Sequence[PendingImage]
+    ) -> _Plan:
+        prompt = self._template.render(conversation, [image.plan.grid for image in images])
+        sampling = read_sampling(
+            request, len(prompt.token_ids), self._engine.max_model_len, self._config.vocab_size
+        )
+        return _Plan(prompt, sampling, len(prompt.image_slots) * self._config.image.query_num)
+
+    async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
+        config = self._config
+        data = [(read_data_url(r.url, config.image_limits.max_bytes, r.param), r.param) for r in references]
+        headers = await self._images.read_headers(data, config.image_limits)
+        if sum(header.width * header.height for header in headers) > config.max_total_pixels:
+            raise TooLargeError(
+                f"the images have more than {config.max_total_pixels} pixels together", "messages"
+            )
+        return [
+            PendingImage(
+                content, header, plan_slices(header.width, header.height, config.image, reference.detail)
+            )
+            for (content, _), header, reference in zip(data, headers, references, strict=True)
+        ]
+
+    def _new_text(self, request: ChatCompletionRequest) -> TextStream:
+        return TextStream(
+            Detokenizer(
+                self._tokenizer,
+                self._config.token_ids,
+                skip_special_tokens=request.skip_special_tokens is not False,
+                strip=False,
+            ),
+            read_stop_strings(request),
+            include_stop=bool(request.include_stop_str_in_output),
+        )
+
+
+class Generation:
+    """One admitted request. Iterate deltas() once, then close()."""
+
+    def __init__(
+        self,
+        plan: _Plan,
+        images: list[tuple[DecodedSlice, ...]],
+        stages: tuple[ImageWorker, TokenEngine, TextStream],
+        slot: AdmissionSlot,
+        running: set["Generation"],
+    ) -> None:
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._plan = plan
+        self._decoded = images
+        self._images, self._engine, self._text = stages
+        self._slot = slot
+        self._running = running
+        self._aborted = False
+
+    async def deltas(self) -> AsyncIterator[TextDelta]:
+        """One delta per engine event, the last with a finish_reason; closing it early ends the generation.
+
+        Raises EngineError if the engine or the encoder fails, NotReadyError if the service shuts down.
+        """
+        request = await self._encode()
+        if self._aborted:
+            raise NotReadyError("the service is shutting down")
+        async with aclosing(self._engine.stream(request)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if event.finish_reason == "error":
+                    raise EngineError("the engine failed")
+                if event.finish_reason == "abort":
+                    raise NotReadyError("the service is shutting down")
+                delta = self._text.push(event)
+                yield delta
+                if delta.finish_reason is not None:
+                    return
+
+    def usage(self) -> Usage:
+        """As of the last delta."""
+        num_prompt, num_answer = len(self._plan.prompt.token_ids), self._text.num_tokens
+        num_slots = self._plan.num_image_tokens
+        return Usage(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_answer,
+            total_tokens=num_prompt + num_answer,
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=0, image_tokens=num_slots, text_tokens=num_prompt - num_slots
+            ),
+            completion_tokens_details=CompletionTokensDetails(text_tokens=num_answer),
+        )
+
+    def abort(self) -> None:
+        """End it from outside."""
+        self._aborted = True
+        self._engine.abort(self.id)
+
+    def close(self) -> None:
+        """Give the place back; idempotent."""
+        self._running.discard(self)
+        self._slot.release()
+
+    async def _encode(self) -> EngineRequest:
+        decoded, self._decoded = self._decoded, []  # the pixels are not needed while the answer is made
+        images = await self._images.encode_slices(decoded)
+        spans = []
+        for slots in self._plan.prompt.image_slots:
+            encoded = images[slots.image_index][slots.slice_index]
+            spans.append(ImageSpan(slots.start, encoded.embeddings, encoded.digest))
+        return EngineRequest(self.id, self._plan.prompt.token_ids, tuple(spans), self._plan.sampling)

@@ -1,0 +1,117 @@
+"""From the fields of a request to sampling parameters: defaults, contradictions, what is not implemented."""
+
+from typing import TypeVar
+
+from service.engine.sampling_params import SamplingParams
+from service.errors import ContextLengthError, InvalidValueError, UnsupportedFieldError
+from service.prompt.conversation import Conversation, TextPart
+from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.field_state import Refused
+from service.protocol.wire_model import RequestModel
+
+# What the published model's chat() samples with (openbmb/MiniCPM-V-2, modeling_minicpmv.py).
+DEFAULT_MAX_TOKENS = 1024
+DEFAULT_TEMPERATURE = 0.7
+DEFAULT_TOP_P = 0.8
+DEFAULT_TOP_K = 100
+DEFAULT_REPETITION_PENALTY = 1.05
+
+# sentencepiece's own limit for a piece in training is 16 by default, and the model's longest has 16.
+MAX_CHARACTERS_PER_TOKEN = 64
+
+_T = TypeVar("_T")
+_SEED_MASK = (1 << 64) - 1  # the engine's generator takes no negative seed
+
+
+def refuse_unsupported(model: RequestModel, path: str = "") -> None:
+    """Raise UnsupportedFieldError for the first field marked Refused that asks for something."""
+    for name, field in type(model).model_fields.items():
+        value, where = getattr(model, name), f"{path}{name}"
+        for mark in field.metadata:
+            if isinstance(mark, Refused) and not mark.accepts(value):
+                raise UnsupportedFieldError(f"this value of {where} is not supported by this server", where)
+        for suffix, nested in _nested(value):
+            refuse_unsupported(nested, f"{where}{suffix}.")
+
+
+def _nested(value: object) -> list[tuple[str, RequestModel]]:
+    if isinstance(value, RequestModel):
+        return [("", value)]
+    items = value if isinstance(value, list) else []
+    return [(f"[{index}]", item) for index, item in enumerate(items) if isinstance(item, RequestModel)]
+
+
+def check_text_length(conversation: Conversation, max_model_len: int) -> None:
+    """Raise ContextLengthError for a text that cannot fit, before time is spent on tokenising it."""
+    parts = [part for turn in conversation.turns for part in turn.parts if isinstance(part, TextPart)]
+    num_characters = sum(len(part.text) for part in parts) + len(conversation.system or "")
+    if num_characters > max_model_len * MAX_CHARACTERS_PER_TOKEN:
+        raise ContextLengthError(
+            f"the messages have {num_characters} characters, which do not fit into a context of "
+            f"{max_model_len} tokens",
+            "messages",
+        )
+
+
+def read_sampling(
+    request: ChatCompletionRequest, num_prompt_tokens: int, max_model_len: int, vocab_size: int
+) -> SamplingParams:
+    """Sampling parameters of a request whose prompt has `num_prompt_tokens` tokens, image slots included.
+
+    Raises ContextLengthError if prompt and answer do not fit into `max_model_len`, InvalidValueError for
+    fields that contradict each other or name tokens outside the vocabulary.
+    """
+    max_tokens = _read_max_tokens(request, num_prompt_tokens, max_model_len)
+    min_tokens = request.min_tokens or 0
+    if min_tokens > max_tokens:
+        raise InvalidValueError(
+            f"min_tokens is {min_tokens}, but the answer has {max_tokens} tokens at most", "min_tokens"
+        )
+    stop_token_ids = frozenset(request.stop_token_ids or ())
+    if any(token_id >= vocab_size for token_id in stop_token_ids):
+        raise InvalidValueError(f"the vocabulary ends at {vocab_size - 1}", "stop_token_ids")
+    temperature = _or(request.temperature, DEFAULT_TEMPERATURE)
+    top_p, top_k = _or(request.top_p, DEFAULT_TOP_P), max(_or(request.top_k, DEFAULT_TOP_K), 0)
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        # A top_p of 0 leaves the likeliest token, which is what top_k 1 says.
+        top_p=top_p or 1.0,
+        top_k=top_k if top_p else 1,
+        min_p=_or(request.min_p, 0.0),
+        repetition_penalty=_or(
+            request.repetition_penalty, DEFAULT_REPETITION_PENALTY if temperature else 1.0
+        ),
+        presence_penalty=_or(request.presence_penalty, 0.0),
+        frequency_penalty=_or(request.frequency_penalty, 0.0),
+        seed=None if request.seed is None else request.seed & _SEED_MASK,
+        min_tokens=min_tokens,
+        stop_token_ids=stop_token_ids,
+        ignore_eos=bool(request.ignore_eos),
+    )
+
+
+def read_stop_strings(request: ChatCompletionRequest) -> tuple[str, ...]:
+    """The strings that end the answer."""
+    if isinstance(request.stop, str):
+        return (request.stop,)
+    return tuple(request.stop or ())
+
+
+def _read_max_tokens(request: ChatCompletionRequest, num_prompt_tokens: int, max_model_len: int) -> int:
+    asked = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
+    if request.max_completion_tokens not in (None, asked):
+        raise InvalidValueError("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
+    room = max_model_len - num_prompt_tokens
+    if room < (asked or 1):
+        wanted = "" if asked is None else f" and {asked} for the answer"
+        raise ContextLengthError(
+            f"the context holds {max_model_len} tokens, but {num_prompt_tokens} are needed for the "
+            f"messages{wanted}; shorten the messages, send fewer images or ask for fewer tokens",
+            "messages",
+        )
+    return min(room, DEFAULT_MAX_TOKENS) if asked is None else asked
+
+
+def _or(value: _T | None, default: _T) -> _T:
+    return default if value is None else value

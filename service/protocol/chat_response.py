@@ -1,0 +1,77 @@
+"""What a chat completion looks like on the wire, whole and as chunks of a stream."""
+
+from typing import Literal
+
+from service.protocol.wire_model import ReplyModel
+
+FinishReason = Literal["stop", "length"]
+
+
+class PromptTokensDetails(ReplyModel):
+    cached_tokens: int
+    image_tokens: int
+    text_tokens: int
+
+
+class CompletionTokensDetails(ReplyModel):
+    reasoning_tokens: int = 0
+    text_tokens: int
+
+
+class Usage(ReplyModel):
+    """The same numbers whether streamed or not; image slots count as prompt tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class AssistantMessage(ReplyModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(ReplyModel):
+    index: int = 0
+    message: AssistantMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(ReplyModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[Choice, ...]
+    usage: Usage
+
+
+class Delta(ReplyModel):
+    """Fields that are None are left out of the chunk."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(ReplyModel):
+    index: int = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatCompletionChunk(ReplyModel):
+    """`usage` is on the wire only where the client asked for it: null until the last chunk."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | None = None

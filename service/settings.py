@@ -1,0 +1,164 @@
+"""Everything an operator can set, by MINICPMV_* variable or --flag; knows only how to read and check it."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.artifacts import WeightFormat
+from service.errors import StartupError
+
+PREFIX = "MINICPMV_"
+EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded_model"
+MIN_API_KEY_LENGTH = 16
+
+_MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Built once in `__main__`; only app.py reads it."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    model_dir: Path = Field(
+        EMBEDDED_MODEL_DIR, description="directory written by `python -m convert export`; default: embedded"
+    )
+    weights: WeightFormat = Field("int8", description="weight format: fp16, int8 or int4")
+    device: str = Field("CPU", pattern=r"^[A-Za-z0-9_.:,()]+$", description="OpenVINO device")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 in a container")
+    port: int = Field(8000, ge=1, le=65535, description="TCP port to listen on")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma-separated keys of at least 16 characters; none: no key is asked for"
+    )
+    api_keys_file: Path | None = Field(None, description="file with one more key a line")
+    model_name: str | None = Field(
+        None, min_length=1, max_length=256, description="model id clients use; default: the manifest's"
+    )
+    kv_cache_precision: Literal["u8", "f16", "bf16", "f32"] = Field(
+        "u8", description="element type of the KV cache"
+    )
+    inference_precision: Literal["f32", "f16", "bf16"] | None = Field(
+        None, description="arithmetic of the language model; default: the device's choice; f32: exact runs"
+    )
+    kv_cache_size: ByteSize | None = Field(
+        None, gt=0, description="memory for the KV cache, e.g. 2GiB; default: a share of the memory limit"
+    )
+    max_num_seqs: int = Field(32, ge=1, le=1024, description="requests that generate at the same time")
+    max_num_batched_tokens: int = Field(512, ge=1, le=65536, description="tokens computed in one step")
+    max_queue: int = Field(128, ge=0, le=65536, description="requests that may wait beyond max_num_seqs")
+    max_body_bytes: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="largest request body")
+    max_images: int = Field(16, ge=0, le=1024, description="images in one request")
+    max_image_bytes: ByteSize = Field(ByteSize(20 * _MIB), gt=0, description="largest image file")
+    max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image")
+    max_image_side: int = Field(16384, ge=1, description="width or height of one image")
+    max_total_image_pixels: int = Field(120_000_000, ge=1, description="pixels of all images of a request")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated origins whose pages may call the API; * for all"
+    )
+    ping_interval: float = Field(15.0, gt=0, le=3600, description="seconds between pings of a silent stream")
+    drain_timeout: float = Field(30.0, ge=0, le=86400, description="seconds running answers get on SIGTERM")
+    cache_dir: Path | None = Field(
+        None, description="directory where compiled models are kept between starts"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log threshold")
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key) < MIN_API_KEY_LENGTH for key in keys):
+            raise ValueError(f"a key needs at least {MIN_API_KEY_LENGTH} characters")
+        return keys
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise StartupError(f"{message} (see --help)")
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags, then variables, then defaults.
+
+    Raises StartupError, one line that names the flag or variable, for a bad or unknown one. `--help` prints
+    all of them and exits.
+    """
+    given = {
+        name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
+    }
+    _refuse_unknown(environment)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        source = _flag(name) if name in given else f"{PREFIX}{name.upper()}"
+        raise StartupError(f"{source}: {first['msg']}") from None
+    return _with_keys_of_file(settings)
+
+
+def _with_keys_of_file(settings: Settings) -> Settings:
+    if settings.api_keys_file is None:
+        return settings
+    try:
+        lines = settings.api_keys_file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        raise StartupError(f"{PREFIX}API_KEYS_FILE: {settings.api_keys_file} cannot be read") from None
+    if not lines or any(len(line) < MIN_API_KEY_LENGTH for line in lines):
+        raise StartupError(
+            f"{PREFIX}API_KEYS_FILE: one key of at least {MIN_API_KEY_LENGTH} characters a line is needed"
+        )
+    keys = (*settings.api_keys, *(SecretStr(line) for line in lines))
+    return settings.model_copy(update={"api_keys": keys})
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in environment:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise StartupError(f"{name}: no such setting (see python -m service --help)")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _flags() -> Iterator[tuple[str, FieldInfo]]:
+    # A key on the command line is readable by every user of the machine.
+    yield from ((name, field) for name, field in Settings.model_fields.items() if name != "api_keys")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m service",
+        description="Serve MiniCPM-V-2 over OpenAI-style HTTP. Every setting is a variable or a flag.",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=6, width=100),
+    )
+    for name, field in _flags():
+        parser.add_argument(_flag(name), metavar="VALUE", dest=name, help=_help(name, field))
+    keys = Settings.model_fields["api_keys"]
+    parser.epilog = f"By variable only: {PREFIX}API_KEYS: {keys.description}."
+    return parser
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    default: Any = field.default
+    shown = "" if default in (None, (), EMBEDDED_MODEL_DIR) else f"; default: {_readable(default)}"
+    return f"{PREFIX}{name.upper()}: {field.description}{shown}".replace("%", "%%")
+
+
+def _readable(default: object) -> str:
+    return default.human_readable() if isinstance(default, ByteSize) else str(default)
