@@ -28,12 +28,18 @@ def read_data_url(url: str, max_bytes: int, param: str) -> bytes:
     payload = padded.rstrip("=")
     if len(payload) * 3 // 4 > max_bytes:
         raise TooLargeError(f"the image is larger than {max_bytes} bytes", param)
-    if padded == payload:
-        padded += "=" * (-len(payload) % 4)
-    try:
-        data = binascii.a2b_base64(padded.encode("ascii"), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raise ImageDecodeError("the data URL is not valid base64", param) from None
+    data = _decode(payload, num_padding=len(padded) - len(payload))
     if not data:
-        raise ImageDecodeError("the data URL is empty", param)
+        raise ImageDecodeError("the data URL does not hold valid base64", param)
     return data
+
+
+def _decode(payload: str, num_padding: int) -> bytes:
+    """Bytes of base64 without its padding, empty if there is anything wrong with either."""
+    missing = -len(payload) % 4
+    if num_padding not in (0, missing):
+        return b""
+    try:
+        return binascii.a2b_base64((payload + "=" * missing).encode("ascii"), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        return b""
