@@ -21,29 +21,29 @@ class ImageEncoderRun:
     """A variant's image encoder."""
 
     def __init__(self, path: Path) -> None:
-        self._request = _compile(path)
+        self._request = compile_exact(path)
 
     def __call__(self, pixels: Pixels) -> Embeddings:
         """f32 [n, 3, height, width] -> f32 [n, query_num, hidden]."""
-        return _infer(self._request, pixel_values=pixels)
+        return infer(self._request, pixel_values=pixels)
 
 
 class TextEmbeddingsRun:
     """A variant's text table."""
 
     def __init__(self, path: Path) -> None:
-        self._request = _compile(path)
+        self._request = compile_exact(path)
 
     def __call__(self, token_ids: NDArray[np.int64]) -> Embeddings:
         """i64 [batch, tokens] -> f32 [batch, tokens, hidden]."""
-        return _infer(self._request, input_ids=token_ids)
+        return infer(self._request, input_ids=token_ids)
 
 
 class LanguageModelRun:
     """A variant's stateful language model, one sequence at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._request = _compile(path)
+        self._request = compile_exact(path)
         self._past = 0
 
     def start(self, embeds: Embeddings) -> NDArray[np.float32]:
@@ -56,7 +56,7 @@ class LanguageModelRun:
         """Logits f32 [tokens, vocab] of tokens that follow what was seen since start()."""
         begin, end = self._past, self._past + embeds.shape[1]
         self._past = end
-        logits = _infer(
+        logits = infer(
             self._request,
             inputs_embeds=embeds,
             attention_mask=np.ones((1, end), dtype=np.int64),
@@ -67,11 +67,13 @@ class LanguageModelRun:
         return rows
 
 
-def _compile(path: Path) -> ov.InferRequest:
+def compile_exact(path: Path) -> ov.InferRequest:
+    """A request on the graph at `path`, compiled for the CPU with EXACT."""
     return ov.Core().compile_model(path, "CPU", EXACT).create_infer_request()
 
 
-def _infer(request: ov.InferRequest, **inputs: NDArray[Any]) -> NDArray[np.float32]:
+def infer(request: ov.InferRequest, **inputs: NDArray[Any]) -> NDArray[np.float32]:
+    """The graph's one output on inputs given by name."""
     request.infer(inputs, share_inputs=True)
     # A copy: the next run overwrites the tensor.
     return np.array(request.get_output_tensor(0).data, dtype=np.float32)
