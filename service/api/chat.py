@@ -1,0 +1,56 @@
+"""POST /v1/chat/completions, whole or streamed."""
+
+import time
+from contextlib import aclosing, closing
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.chat_body import read_chat_body
+from service.api.deps import ApiConfig, Config, ReadyGenerator
+from service.api.disconnect import until_disconnect
+from service.api.documentation import CHAT_REQUEST_BODY, CHAT_STREAM, errors
+from service.api.models import require_model
+from service.api.sse import ChatStream
+from service.generation.generator import Generator
+from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice
+
+router = APIRouter(prefix="/v1/chat", tags=["chat"])
+
+
+@router.post(
+    "/completions",
+    summary="Answer a conversation about text and images",
+    response_model=ChatCompletion,
+    responses={200: CHAT_STREAM, **errors(400, 401, 404, 413, 429, 500, 503)},
+    openapi_extra={"requestBody": CHAT_REQUEST_BODY},
+)
+async def create_chat_completion(request: Request, config: Config, generator: ReadyGenerator) -> Response:
+    body = await read_chat_body(request)
+    if body.model:
+        require_model(body.model, config)
+    if body.stream:
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        return ChatStream(await generator.begin(body), config, include_usage=include_usage)
+    completion = await until_disconnect(request, _complete(body, config, generator))
+    return Response(completion.model_dump_json(), media_type="application/json")
+
+
+async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: Generator) -> ChatCompletion:
+    created, texts = int(time.time()), []
+    with closing(await generator.begin(body)) as generation:
+        async with aclosing(generation.deltas()) as deltas:  # type: ignore[type-var]
+            async for delta in deltas:
+                texts.append(delta.text)
+        assert delta.finish_reason is not None, "deltas end with a finish reason"
+        choice = Choice(message=AssistantMessage(content="".join(texts)), finish_reason=delta.finish_reason)
+        return ChatCompletion(
+            id=generation.id,
+            created=created,
+            model=config.model_name,
+            system_fingerprint=config.system_fingerprint,
+            choices=(choice,),
+            usage=generation.usage(),
+        )

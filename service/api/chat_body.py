@@ -1,0 +1,49 @@
+"""From the bytes of a request body to ChatCompletionRequest, every fault named by its field."""
+
+import re
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+
+from service.errors import InvalidValueError, UnsupportedFieldError
+from service.protocol.chat_request import ChatCompletionRequest
+
+_UNION_TAG = re.compile(r"<\w+>")
+
+
+async def read_chat_body(request: Request) -> ChatCompletionRequest:
+    """Parse and validate; raises InvalidValueError for the first fault, UnsupportedFieldError by field name.
+
+    Nesting is limited by pydantic's JSON parser (200 levels).
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        # Also keeps pages of other origins from posting to a local server without a preflight.
+        raise InvalidValueError("the Content-Type must be application/json")
+    body = await request.body()
+    try:
+        return ChatCompletionRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise _first_fault(
+            error.errors(include_url=False, include_context=False, include_input=False)[0]
+        ) from None
+
+
+def _first_fault(fault: ErrorDetails) -> InvalidValueError:
+    if fault["type"] == "json_invalid":
+        return InvalidValueError("the body is not valid JSON")
+    param = dotted(fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return UnsupportedFieldError(f"{param} is not a field this server knows", param)
+    return InvalidValueError(f"{param or 'the body'}: {fault['msg']}", param or None)
+
+
+def dotted(location: tuple[str | int, ...]) -> str:
+    """messages[0].content[1].image_url.url, from pydantic's location without the tags of unions."""
+    steps = [
+        f"[{step}]" if isinstance(step, int) else f".{step[:64]}"
+        for step in location
+        if isinstance(step, int) or not _UNION_TAG.fullmatch(step)
+    ]
+    return "".join(steps).removeprefix(".")

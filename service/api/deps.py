@@ -1,0 +1,45 @@
+"""What routes are given: the configuration of the API and the way to the generator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from service.generation.availability import Availability
+from service.generation.generator import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """What the HTTP side must know; times in seconds."""
+
+    model_name: str  # the id clients use
+    created: int  # unix seconds: when the artifacts were made
+    system_fingerprint: str
+    api_keys: Sequence[str] = field(default=(), repr=False)
+    cors_origins: Sequence[str] = ()
+    max_body_bytes: int = 64 << 20
+    body_timeout_s: float = 120.0
+    ping_interval_s: float = 15.0
+    send_timeout_s: float = 120.0  # how long a client may take nothing of its stream
+
+
+def _config(request: Request) -> ApiConfig:
+    config: ApiConfig = request.app.state.config
+    return config
+
+
+def _availability(request: Request) -> Availability:
+    availability: Availability = request.app.state.availability
+    return availability
+
+
+def _generator(request: Request) -> Generator:
+    return _availability(request).require_generator()
+
+
+Config = Annotated[ApiConfig, Depends(_config)]
+ServiceAvailability = Annotated[Availability, Depends(_availability)]
+ReadyGenerator = Annotated[Generator, Depends(_generator)]

@@ -1,0 +1,26 @@
+"""GET /health/live and /health/ready, for orchestrators; need no API key."""
+
+from fastapi import APIRouter
+
+from service.api.deps import ReadyGenerator
+from service.api.documentation import errors
+from service.protocol.health import Health
+
+_OPEN: dict[str, list[str]] = {"security": []}  # no key is asked for
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live", summary="Is the process alive?", openapi_extra=_OPEN)
+async def live() -> Health:
+    return Health()
+
+
+@router.get(
+    "/ready",
+    summary="Has a generation succeeded, and are requests taken?",
+    responses=errors(503),
+    openapi_extra=_OPEN,
+)
+async def ready(generator: ReadyGenerator) -> Health:
+    return Health()

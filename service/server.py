@@ -1,0 +1,83 @@
+"""uvicorn as we run it: signals, draining, log format; knows nothing of models and routes."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_KEEP_ALIVE_S = 75  # longer than a gateway keeps idle connections, so that it never meets one just closed
+_LAST_WORDS_S = 5  # for replies to requests that were ended at the drain timeout
+
+
+def configure_logging(level: str) -> None:
+    """One format for everything, on stderr."""
+    logging.basicConfig(level=level.upper(), format=_LOG_FORMAT, force=True)
+    # These write bodies, or a line per request beside our own, at low levels.
+    for name in ("sse_starlette", "PIL", "asyncio", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Server(uvicorn.Server):
+    """Stops on SIGINT and SIGTERM: first no new connections, after the drain timeout no old requests either.
+
+    A second signal ends it at once. Unlike uvicorn's own it does not raise the signal again at the end, so
+    that the process can stop its engine and say 0.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        drain_timeout_s: float,
+        on_drain: Callable[[], None],
+        on_drain_timeout: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="off",
+                ws="none",
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=round(drain_timeout_s) + _LAST_WORDS_S,
+            )
+        )
+        self._drain_timeout_s = drain_timeout_s
+        self._on_drain = on_drain
+        self._on_drain_timeout = on_drain_timeout
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's hook around serving."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.begin_shutdown)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def begin_shutdown(self) -> None:
+        """What a signal does."""
+        if self.should_exit:
+            self.force_exit = True
+            return
+        logger.info("stopping: requests under way have %g s", self._drain_timeout_s)
+        self._on_drain()
+        self.should_exit = True
+        asyncio.get_running_loop().call_later(self._drain_timeout_s, self._on_drain_timeout)
