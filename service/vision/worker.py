@@ -88,7 +88,7 @@ class VisionWorker:
         return [tuple(EncodedSlice(next(embeddings), item.digest) for item in image) for image in images]
 
     def close(self) -> None:
-        """Drop what waits, wait for what runs."""
+        """Drop what waits, which ends in NotReadyError; wait for the batch that runs, perhaps seconds."""
         self._closed = True
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._encoding.shutdown(wait=True, cancel_futures=True)
@@ -113,7 +113,14 @@ class VisionWorker:
     ) -> _Result:
         if self._closed:
             raise NotReadyError("the service is shutting down")
-        return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
+        item = asyncio.get_running_loop().run_in_executor(threads, work, *args)
+        try:
+            await asyncio.wait([item])
+        finally:
+            item.cancel()  # does nothing to what is done; a cancelled request's work leaves the queue
+        if item.cancelled():  # by close()
+            raise NotReadyError("the service is shutting down")
+        return item.result()
 
 
 def _decode_and_cut(image: PendingImage) -> tuple[DecodedSlice, ...]:

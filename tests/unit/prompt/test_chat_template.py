@@ -99,6 +99,14 @@ def test_slices_in_rows() -> None:
     assert text == f"[s]{A}{IMAGE}[slice]{rows}[/slice]\nhi{B}"
 
 
+def test_slices_are_numbered_row_by_row() -> None:
+    template = ChatTemplate(CharTokenizer(), IDS, QUERY_NUM)
+    prompt = template.render(Conversation(None, (user(0),)), [(3, 2)])
+    assert [slots.slice_index for slots in prompt.image_slots] == list(range(7))
+    starts = [slots.start for slots in prompt.image_slots]
+    assert starts == sorted(starts)
+
+
 def test_slots_say_which_slice_they_are() -> None:
     template = ChatTemplate(CharTokenizer(), IDS, QUERY_NUM)
     conversation = Conversation(None, (user(0, 1, "hi"), user(2)))

@@ -59,6 +59,7 @@ def stream(ids: list[int], *, skip: bool = True, strip: bool = True) -> list[str
         ((REF, "cat", REF_END, BOX, "1 2 3 4", BOX_END, " sat"), "cat sat"),
         ((BOX, "1", BOX_END, "a", BOX, "2", BOX_END, "b"), "ab"),
         ((BOX, "1", BOX, "2", BOX_END, "b"), "b"),
+        ((BOX, "1", BOX, "2"), "12"),
         (("a", BOX_END, "b"), "ab"),
         (("a", BOX, "1 2", 2), "a1 2"),
         (("a ", BOX, " 1 ", REF, "2 "), "a  1 2"),

@@ -31,6 +31,19 @@ def test_plans(width: int, height: int, config: ImageConfig, expected: SlicePlan
     assert plan_slices(width, height, config) == expected
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (808, 215, SlicePlan((868, 224))),  # 231 / 14 = 16.5 becomes 16
+        (623, 781, SlicePlan((392, 504), (812, 1008), (2, 2))),  # 399 / 14 = 28.5 becomes 28
+        (668, 389, SlicePlan((588, 336), (840, 476), (2, 1))),  # 483 / 14 = 34.5 becomes 34
+        (869, 630, SlicePlan((532, 378), (1036, 756), (2, 2))),  # a cell is 434 wide: 869 / 2 becomes 434
+    ],
+)
+def test_halves_are_rounded_to_even(width: int, height: int, expected: SlicePlan) -> None:
+    assert plan_slices(width, height, REAL) == expected
+
+
 def test_detail() -> None:
     assert plan_slices(1920, 1080, REAL, "auto") == plan_slices(1920, 1080, REAL, "high")
     low = plan_slices(1920, 1080, REAL, "low")

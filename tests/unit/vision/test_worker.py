@@ -98,6 +98,7 @@ async def test_a_cancelled_request_is_dropped_between_batches(encoder: VisionEnc
     running = asyncio.create_task(worker.encode([many]))
     waiting = asyncio.create_task(worker.encode([many]))
     await asyncio.to_thread(gated.started.acquire)
+    await asyncio.sleep(0.05)  # lets the second one reach the queue; either way it must not be encoded
     running.cancel()
     waiting.cancel()
     gated.permits.release(100)
@@ -125,6 +126,21 @@ async def test_a_failing_device_tells_nothing(
     assert raised.value.__cause__ is None
     assert "RuntimeError" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_close_ends_what_waits_with_an_error(encoder: VisionEncoder) -> None:
+    gated = GatedEncoder(encoder)
+    worker = VisionWorker(gated)  # type: ignore[arg-type]
+    image = pending(save(random_rgb(28, 28), "PNG"))
+    running, waiting = (asyncio.create_task(worker.encode([image])) for _ in range(2))
+    await asyncio.to_thread(gated.started.acquire)
+    await asyncio.sleep(0.05)  # lets the second one reach the queue; either way it must end as asserted
+    closing = asyncio.create_task(asyncio.to_thread(worker.close))
+    with pytest.raises(NotReadyError):
+        await waiting
+    gated.permits.release(100)
+    assert len(await running) == 1
+    await closing
 
 
 async def test_after_close_nothing_is_taken(encoder: VisionEncoder) -> None:
