@@ -9,13 +9,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
+_IMAGE_URL = """data:image/jpeg;base64,'"$(base64 < samples/cat.jpg | tr -d '\\n')"'"""
+
 _ASK = """
 Ready. Try, in another terminal, from this directory:
 
   curl -N http://{host}:{port}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{{
     "stream": true,
     "messages": [{{"role": "user", "content": [
-      {{"type": "image_url", "image_url": {{"url": "data:image/jpeg;base64,'"$(base64 < samples/cat.jpg | tr -d '\\n')"'"}}}},
+      {{"type": "image_url", "image_url": {{"url": "{image_url}"}}}},
       {{"type": "text", "text": "What is in the picture?"}}]}}]}}'
 """
 
@@ -24,13 +26,13 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     host = environment.get("MINICPMV_HOST", "127.0.0.1")
     host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
     port = environment.get("MINICPMV_PORT", "8000")
-    key = " -H \"Authorization: Bearer $KEY\"" if environment.get("MINICPMV_API_KEYS") else ""
+    key = ' -H "Authorization: Bearer $KEY"' if environment.get("MINICPMV_API_KEYS") else ""
     service_pid = os.getppid()
     while not _is_ready(f"http://{host}:{port}/health/ready"):
         if os.getppid() != service_pid:
             return
         time.sleep(0.2)
-    print(_ASK.format(host=host, port=port, key=key), flush=True)
+    print(_ASK.format(host=host, port=port, key=key, image_url=_IMAGE_URL), flush=True)
 
 
 def _is_ready(url: str) -> bool:
