@@ -12,6 +12,7 @@ from typing import TypeVar
 from convert.apart import run_sized
 from convert.checkpoint import TOKENIZER_NAME, Checkpoint
 from convert.compress import CompressionOptions, check_options
+from convert.errors import CheckpointError
 from convert.golden import golden_tokens
 from convert.manifest import make_manifest, make_variant, write_manifest
 from convert.output import fresh_directory
@@ -19,6 +20,7 @@ from convert.parts import PARTS, Part, file_name, stored_format
 from convert.progress import Steps, silent
 from convert.steps import PartResult, compress_part, convert_part
 from service.artifacts import WEIGHT_FORMATS, Manifest, Variant, WeightFormat
+from service.prompt.tokenizer import SentencePieceTokenizer
 
 Result = TypeVar("Result")
 
@@ -47,12 +49,23 @@ def export(
     """
     checkpoint = Checkpoint(checkpoint_directory)
     check_options(options.compression, checkpoint.config)
-    tokenizer = checkpoint.tokenizer_path
+    check_tokenizer(checkpoint)
     needed = needed_bytes(checkpoint, options.weights)
     with fresh_directory(output, overwrite=options.overwrite, needed_bytes=needed) as directory:
-        shutil.copyfile(tokenizer, directory / TOKENIZER_NAME)
+        shutil.copyfile(checkpoint.tokenizer_path, directory / TOKENIZER_NAME)
         export_run = _Export(checkpoint, directory, options, steps or silent())
         return export_run.run()
+
+
+def check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError where the tokenizer is missing or could give ids the model has no row for."""
+    config = checkpoint.config.model_config()
+    tokenizer = SentencePieceTokenizer(checkpoint.tokenizer_path, config.token_ids)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{TOKENIZER_NAME} has {tokenizer.vocab_size} pieces but the model {config.vocab_size}: it "
+            "belongs to another checkpoint"
+        )
 
 
 def needed_bytes(checkpoint: Checkpoint, weights: tuple[WeightFormat, ...]) -> int:

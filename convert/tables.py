@@ -12,9 +12,9 @@ _MIB = 1 << 20
 
 
 def export_table(manifest: Manifest) -> Table:
-    """Every variant's parts: file, size and compression."""
+    """Every variant's files: size and compression."""
     table = Table(title=f"{manifest.model_id}: exported")
-    for column in ("variant", "part", "file", "MiB", "weights"):
+    for column in ("variant", "file", "MiB", "weights"):
         table.add_column(column, justify="right" if column == "MiB" else "left", overflow="fold")
     for weights, variant in manifest.variants.items():
         for part in PARTS:
@@ -22,7 +22,9 @@ def export_table(manifest: Manifest) -> Table:
             size = sum(
                 manifest.files[file].size_bytes for file in (name, str(Path(name).with_suffix(".bin")))
             )
-            table.add_row(weights, part, name, f"{size / _MIB:,.1f}", _settings(variant.compression[part]))
+            table.add_row(
+                weights, Path(name).stem, f"{size / _MIB:,.1f}", _settings(variant.compression[part])
+            )
         table.add_section()
     return table
 
@@ -40,7 +42,8 @@ def bit_width_texts(manifest: Manifest) -> list[str]:
 def verification_table(manifest: Manifest) -> Table:
     """Every verified variant against torch."""
     table = Table(title=f"{manifest.model_id}: against torch in f32")
-    for column in ("variant", *PARTS, "KL, nats", "same greedy token"):
+    parts = (part.replace("_", " ") for part in PARTS)
+    for column in ("variant", *parts, "KL, nats", "same greedy token"):
         table.add_column(column, justify="left" if column == "variant" else "right", overflow="fold")
     for weights, variant in manifest.variants.items():
         if variant.verification is not None:
