@@ -1,0 +1,242 @@
+"""The engine as the rest of the service sees it: requests in, token events out, one thread behind.
+
+Two borders are crossed here. Requests and aborts go to the thread through an inbox under a condition, on
+which an idle engine sleeps; all events of one step come back in a single call_soon_threadsafe.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from service.engine.block_manager import BlockManager
+from service.engine.scheduler import Scheduler, min_batched_tokens
+from service.engine.step_loop import EngineStats, Runner, StepLoop
+from service.engine.token_events import EngineRequest, FinishReason, TokenEvent
+from service.errors import ContextLengthError, InvalidValueError, NotReadyError, StartupError
+
+logger = logging.getLogger(__name__)
+
+_State = Literal["new", "running", "stopping", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes of one engine."""
+
+    max_position_embeddings: int  # the model's context, tokens
+    eos_token_id: int
+    kv_cache_bytes: int  # memory for keys and values
+    max_num_seqs: int = 16  # sequences that run at once
+    max_num_batched_tokens: int = 512  # tokens per step, at least min_batched_tokens
+
+
+class PagedModel(Protocol):
+    """What the engine needs of a model: LanguageModel, or a script in tests."""
+
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def block_bytes(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def new_runner(self, num_blocks: int, max_num_seqs: int, max_num_batched_tokens: int) -> Runner: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_id: str
+
+
+class Engine:
+    """One model, one KV cache, one thread. stream() belongs to the event loop, the rest to any thread."""
+
+    def __init__(self, language_model: PagedModel, config: EngineConfig) -> None:
+        """Allocate the KV cache. Raises StartupError if it holds not one block, or the sizes contradict."""
+        _check_sizes(config, language_model)
+        num_blocks = config.kv_cache_bytes // language_model.block_bytes
+        self.max_model_len = min(config.max_position_embeddings, num_blocks * language_model.block_size)
+        self._hidden_size = language_model.hidden_size
+        self._vocab_size = language_model.vocab_size
+        block_manager = BlockManager(num_blocks, language_model.block_size)
+        self._step_loop = StepLoop(
+            language_model.new_runner(num_blocks, config.max_num_seqs, config.max_num_batched_tokens),
+            Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens),
+            self._vocab_size,
+            config.eos_token_id,
+        )
+        self._stats = self._step_loop.stats
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._condition = threading.Condition()
+        self._state: _State = "new"  # with _inbox and _unfinished: under the condition
+        self._inbox: list[EngineRequest | _Abort] = []
+        self._unfinished: set[str] = set()  # submitted, terminal event not yet handed over
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._streams: dict[str, asyncio.Queue[TokenEvent]] = {}  # touched by the event loop only
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether requests are accepted: started, not stopped, no step has failed."""
+        return self._state == "running"
+
+    def start(self) -> None:
+        """Start the thread; once."""
+        with self._condition:
+            assert self._state == "new", "an engine starts once"
+            self._state = "running"
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every unfinished request with "abort" and join the thread; waits for the step under way."""
+        with self._condition:
+            if self._state in ("new", "running"):
+                self._state = "stopping" if self._state == "running" else "stopped"
+            self._condition.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def stats(self) -> EngineStats:
+        """As of the last step, requests not yet seen by the thread counted as waiting."""
+        with self._condition:
+            num_new = sum(isinstance(command, EngineRequest) for command in self._inbox)
+        return replace(self._stats, waiting=self._stats.waiting + num_new)
+
+    def abort(self, request_id: str) -> None:
+        """End a request with "abort" before the next step; nothing if it has ended."""
+        with self._condition:
+            if request_id in self._unfinished:
+                self._inbox.append(_Abort(request_id))
+                self._condition.notify()
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
+        """Submit `request` and yield its events, the last with a finish_reason.
+
+        Closing the iterator early aborts the request (wrap it in contextlib.aclosing). The first step of the
+        iteration raises NotReadyError, InvalidValueError or ContextLengthError if the request is refused.
+        """
+        self._check(request)
+        events: asyncio.Queue[TokenEvent] = asyncio.Queue()
+        self._submit(request, events)
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if event.finish_reason is not None:
+                    return
+        finally:
+            del self._streams[request.request_id]
+            self.abort(request.request_id)
+
+    def _check(self, request: EngineRequest) -> None:
+        num_prompt, max_tokens = len(request.token_ids), request.sampling.max_tokens
+        if num_prompt == 0:
+            raise InvalidValueError("the prompt is empty", "messages")
+        if max_tokens < 1:
+            raise InvalidValueError("max_tokens must be at least 1", "max_tokens")
+        if num_prompt + max_tokens > self.max_model_len:
+            raise ContextLengthError(
+                f"the prompt has {num_prompt} tokens and {max_tokens} are asked for, but prompt and answer "
+                f"together must not exceed {self.max_model_len} tokens",
+                "messages",
+            )
+        if request.token_ids.min() < 0 or request.token_ids.max() >= self._vocab_size:
+            raise InvalidValueError("the prompt has a token id outside the vocabulary", "messages")
+        end = 0
+        for span in request.image_spans:
+            fits = end <= span.start and span.embeddings.shape[1:] == (self._hidden_size,)
+            end = span.start + len(span.embeddings)
+            if not fits or end > num_prompt:
+                raise InvalidValueError("the images do not fit their slots in the prompt", "messages")
+
+    def _submit(self, request: EngineRequest, events: asyncio.Queue[TokenEvent]) -> None:
+        event_loop = asyncio.get_running_loop()
+        with self._condition:
+            if self._state != "running":
+                raise NotReadyError("the engine is not running")
+            if request.request_id in self._unfinished or request.request_id in self._streams:
+                raise InvalidValueError("the request id is in use", "request_id")
+            assert not self._streams or self._event_loop is event_loop, "an engine serves one event loop"
+            self._event_loop = event_loop
+            self._streams[request.request_id] = events
+            self._unfinished.add(request.request_id)
+            self._inbox.append(request)
+            self._condition.notify()
+
+    def _run(self) -> None:
+        """The thread: sleep while there is nothing to do, else take the inbox and make one step."""
+        try:
+            while (commands := self._next_commands()) is not None:
+                events = self._apply(commands)
+                events += self._step_loop.step()
+                self._stats = self._step_loop.stats
+                self._publish(events)
+        except Exception as error:  # whatever it was, no request may be left waiting
+            logger.error("engine step failed: %s", type(error).__name__)
+            self._end_all("failed", "error")
+        else:
+            self._end_all("stopped", "abort")
+
+    def _next_commands(self) -> list[EngineRequest | _Abort] | None:
+        """What came in since the last step; None to stop. Blocks while there is nothing to do."""
+        with self._condition:
+            while self._state == "running" and not self._inbox and not self._step_loop.has_work:
+                self._condition.wait()
+            if self._state != "running":
+                return None
+            commands, self._inbox = self._inbox, []
+            return commands
+
+    def _apply(self, commands: Iterable[EngineRequest | _Abort]) -> list[TokenEvent]:
+        events: list[TokenEvent] = []
+        for command in commands:
+            if isinstance(command, _Abort):
+                events += self._step_loop.abort(command.request_id)
+            else:
+                self._step_loop.add(command)
+        return events
+
+    def _end_all(self, state: _State, finish_reason: FinishReason) -> None:
+        with self._condition:
+            self._state = state
+            self._inbox.clear()
+            request_ids = sorted(self._unfinished)
+        self._stats = replace(self._stats, running=0, waiting=0)
+        self._publish([TokenEvent(request_id, (), finish_reason) for request_id in request_ids])
+
+    def _publish(self, events: list[TokenEvent]) -> None:
+        """Hand a step's events to the event loop in one call."""
+        if not events:
+            return
+        with self._condition:
+            self._unfinished.difference_update(e.request_id for e in events if e.finish_reason is not None)
+        assert self._event_loop is not None, "events come from requests, and requests from a loop"
+        try:
+            self._event_loop.call_soon_threadsafe(self._deliver, events)
+        except RuntimeError:  # the loop is closed: nobody is left to listen
+            logger.warning("engine events dropped: the event loop is closed")
+
+    def _deliver(self, events: list[TokenEvent]) -> None:
+        for event in events:
+            stream = self._streams.get(event.request_id)
+            if stream is not None:
+                stream.put_nowait(event)
+
+
+def _check_sizes(config: EngineConfig, model: PagedModel) -> None:
+    if config.kv_cache_bytes < model.block_bytes:
+        raise StartupError(
+            f"a KV cache of {config.kv_cache_bytes} bytes holds not one block of {model.block_bytes} bytes: "
+            "set a larger KV cache size"
+        )
+    if config.max_num_seqs < 1:
+        raise StartupError("max_num_seqs must be at least 1")
+    least = min_batched_tokens(config.max_num_seqs, model.block_size)
+    if config.max_num_batched_tokens < least:
+        raise StartupError(
+            f"max_num_batched_tokens ({config.max_num_batched_tokens}) must be at least {least} for "
+            f"max_num_seqs {config.max_num_seqs} and KV blocks of {model.block_size} tokens"
+        )

@@ -1,0 +1,136 @@
+"""Chooses the next token of every row of logits; knows no text, no cache and no batch beyond the rows."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.sampling_params import SamplingParams
+from service.engine.token_filters import (
+    Column,
+    Distribution,
+    draw,
+    top_k_distribution,
+    top_p_distribution,
+    whole_distribution,
+)
+
+FAILED = -1  # in place of a token where the logits are not finite
+
+
+class SamplerState:
+    """What sampling remembers of one sequence: its random stream and which tokens it has generated."""
+
+    __slots__ = ("_counts", "_ids", "_slots", "masked_ids", "num_generated", "params", "rng")
+
+    def __init__(self, params: SamplingParams, eos_token_id: int, vocab_size: int) -> None:
+        self.params = params
+        self.num_generated = 0
+        # One stream per request, one draw per token: the answer does not depend on the batch.
+        self.rng = np.random.default_rng(params.seed)
+        ends = sorted(i for i in params.stop_token_ids | {eos_token_id} if 0 <= i < vocab_size)
+        self.masked_ids = np.array(ends if params.min_tokens else [], dtype=np.int64)
+        self._slots: dict[int, int] = {}
+        capacity = params.max_tokens if self.has_penalties else 0
+        self._ids: NDArray[np.int64] = np.empty(capacity, dtype=np.int64)
+        self._counts: NDArray[np.float32] = np.zeros(capacity, dtype=np.float32)
+
+    @property
+    def has_penalties(self) -> bool:
+        params = self.params
+        return (
+            params.repetition_penalty != 1.0
+            or params.presence_penalty != 0.0
+            or params.frequency_penalty != 0.0
+        )
+
+    @property
+    def generated_ids(self) -> NDArray[np.int64]:
+        """[distinct tokens generated so far]; empty where no penalty asks for them."""
+        return self._ids[: len(self._slots)]
+
+    @property
+    def generated_counts(self) -> NDArray[np.float32]:
+        """[distinct tokens generated so far]: how often each."""
+        return self._counts[: len(self._slots)]
+
+    def record(self, token_id: int) -> None:
+        """Note that the sequence goes on with `token_id`."""
+        self.num_generated += 1
+        if not len(self._ids):
+            return
+        slot = self._slots.setdefault(token_id, len(self._slots))
+        self._ids[slot] = token_id
+        self._counts[slot] += 1
+
+
+class Sampler:
+    """Stateless but for its vocabulary; every row is treated as if it were alone."""
+
+    def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> NDArray[np.int64]:
+        """The next token of each row, or FAILED where a row holds NaN or infinity.
+
+        `logits` [rows, vocab_size] is overwritten; row i belongs to states[i]. A row that draws advances its
+        generator by one number; a failed row does not.
+        """
+        finite = np.isfinite(logits.max(axis=1)) & np.isfinite(logits.min(axis=1))
+        with np.errstate(invalid="ignore"):  # rows that are not finite
+            self._penalise(logits, states)
+        tokens: NDArray[np.int64] = logits.argmax(axis=1)
+        tokens[~finite] = FAILED
+        for rows, distribution in self._distributions(logits, states, finite):
+            uniform = np.array([states[row].rng.random() for row in rows])
+            tokens[rows] = draw(distribution, uniform)
+        return tokens
+
+    def distributions(
+        self, logits: NDArray[np.float32], states: Sequence[SamplerState]
+    ) -> Iterator[tuple[list[int], Distribution]]:
+        """What `sample` draws from: (rows, distribution) for groups of the rows that draw at all."""
+        self._penalise(logits, states)
+        yield from self._distributions(logits, states, np.ones(len(logits), dtype=np.bool_))
+
+    def _penalise(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> None:
+        for row, state in enumerate(states):
+            if state.has_penalties and state.num_generated:
+                _apply_penalties(logits[row], state)
+            if state.num_generated < state.params.min_tokens:
+                logits[row, state.masked_ids] = -np.inf
+
+    def _distributions(
+        self, logits: NDArray[np.float32], states: Sequence[SamplerState], usable: NDArray[np.bool_]
+    ) -> Iterator[tuple[list[int], Distribution]]:
+        """Rows that need the same kind of work together: by top_k, else by whether top_p cuts."""
+        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for row, state in enumerate(states):
+            if usable[row] and state.params.temperature > 0:
+                groups[state.params.top_k, state.params.top_p < 1].append(row)
+        for (top_k, cuts), rows in groups.items():
+            params = [states[row].params for row in rows]
+            temperature = _column([p.temperature for p in params])
+            top_p = _column([p.top_p for p in params])
+            min_p = _column([p.min_p for p in params])
+            part = logits if len(rows) == len(logits) else logits[rows]
+            if top_k:
+                yield rows, top_k_distribution(part, top_k, temperature, top_p, min_p)
+            elif cuts:
+                yield rows, top_p_distribution(part, temperature, top_p, min_p)
+            else:
+                yield rows, whole_distribution(part, temperature, min_p)
+
+
+def _column(values: list[float]) -> Column:
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+def _apply_penalties(row: NDArray[np.float32], state: SamplerState) -> None:
+    """Repetition (transformers: divide what is positive, multiply what is negative), then OpenAI's presence
+    and frequency penalties, on the generated tokens' entries of `row` [vocab_size], in place."""
+    params = state.params
+    values = row[state.generated_ids]
+    penalty = np.float32(params.repetition_penalty)
+    values = np.where(values > 0, values / penalty, values * penalty)
+    values -= np.float32(params.presence_penalty)
+    values -= np.float32(params.frequency_penalty) * state.generated_counts
+    row[state.generated_ids] = values

@@ -1,0 +1,93 @@
+"""One sequence's state in the engine: its tokens, how many are computed, its blocks; decides nothing."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.batch import ScheduledChunk
+from service.engine.block_manager import BlockTable
+from service.engine.sampler import SamplerState
+from service.engine.token_events import EngineRequest, FinishReason, ImageSpan
+
+
+class Sequence:
+    """A prompt and what was generated after it. `sequence_id` grows with arrival."""
+
+    __slots__ = (
+        "_token_ids",
+        "block_table",
+        "eos_token_id",
+        "num_computed_tokens",
+        "num_tokens",
+        "request",
+        "sampler_state",
+        "sequence_id",
+    )
+
+    def __init__(
+        self,
+        sequence_id: int,
+        request: EngineRequest,
+        block_table: BlockTable,
+        sampler_state: SamplerState,
+        eos_token_id: int,
+    ) -> None:
+        self.sequence_id = sequence_id
+        self.request = request
+        self.block_table = block_table
+        self.sampler_state = sampler_state
+        self.eos_token_id = eos_token_id
+        self.num_tokens = len(request.token_ids)
+        self.num_computed_tokens = 0  # tokens whose keys and values are in the cache
+        self._token_ids: NDArray[np.int64] = np.empty(
+            self.num_tokens + request.sampling.max_tokens, dtype=np.int64
+        )
+        self._token_ids[: self.num_tokens] = request.token_ids
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.token_ids)
+
+    @property
+    def num_generated(self) -> int:
+        return self.num_tokens - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens still to run before the next can be sampled: 1 while decoding, never 0."""
+        return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def token_ids(self) -> NDArray[np.int64]:
+        """[num_tokens] view of prompt and generated tokens."""
+        return self._token_ids[: self.num_tokens]
+
+    def next_chunk(self, num_new_tokens: int, num_blocks: int) -> ScheduledChunk:
+        """The next `num_new_tokens` uncomputed tokens; with them, `num_blocks` of its blocks are used."""
+        past_len = self.num_computed_tokens
+        end = past_len + num_new_tokens
+        return ScheduledChunk(
+            self.sequence_id,
+            self._token_ids[past_len:end],
+            past_len,
+            self.block_table.block_indices[:num_blocks],
+            self._spans_between(past_len, end),
+            end == self.num_tokens,
+        )
+
+    def _spans_between(self, begin: int, end: int) -> tuple[ImageSpan, ...]:
+        if begin >= self.num_prompt_tokens:
+            return ()
+        spans = self.request.image_spans
+        return tuple(span for span in spans if span.start < end and begin < span.start + len(span.embeddings))
+
+    def append(self, token_id: int) -> FinishReason | None:
+        """Take a sampled token; says why the sequence ends with it, if it does."""
+        self._token_ids[self.num_tokens] = token_id
+        self.num_tokens += 1
+        self.sampler_state.record(token_id)
+        sampling = self.request.sampling
+        if token_id == self.eos_token_id and not sampling.ignore_eos:
+            return "stop"
+        if token_id in sampling.stop_token_ids:
+            return "stop"
+        return "length" if self.num_generated == sampling.max_tokens else None

@@ -1,0 +1,119 @@
+"""One step after another: schedule, run, sample, advance. Owns the sequences; knows no thread, no client."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.batch import Batch
+from service.engine.sampler import FAILED, Sampler, SamplerState
+from service.engine.scheduler import Scheduler
+from service.engine.sequence import Sequence
+from service.engine.token_events import EngineRequest, FinishReason, TokenEvent
+
+
+class Runner(Protocol):
+    """What turns a batch into logits: ModelRunner, or a script in tests."""
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """-> [num_sampled, vocab_size], which the caller may overwrite; valid until the next run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine holds between two steps."""
+
+    running: int
+    waiting: int
+    used_blocks: int
+    total_blocks: int
+    preemptions: int  # since the start
+
+
+class StepLoop:
+    """The engine without its thread: deterministic, driven by calls."""
+
+    def __init__(self, runner: Runner, scheduler: Scheduler, vocab_size: int, eos_token_id: int) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._sampler = Sampler()
+        self._vocab_size = vocab_size
+        self._eos_token_id = eos_token_id
+        self._sequences: dict[int, Sequence] = {}  # by sequence_id
+        self._sequence_ids: dict[str, int] = {}  # by request_id
+        self._next_id = itertools.count()
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    @property
+    def request_ids(self) -> list[str]:
+        """Requests that have not ended."""
+        return list(self._sequence_ids)
+
+    @property
+    def stats(self) -> EngineStats:
+        blocks = self._scheduler.block_manager
+        return EngineStats(
+            len(self._scheduler.running),
+            len(self._scheduler.waiting),
+            blocks.num_used,
+            blocks.num_blocks,
+            self._scheduler.num_preemptions,
+        )
+
+    def add(self, request: EngineRequest) -> None:
+        """Queue a request that fits (Engine has checked) and whose id is not in use."""
+        sampling = request.sampling
+        sequence = Sequence(
+            next(self._next_id),
+            request,
+            self._scheduler.block_manager.new_table(len(request.token_ids) + sampling.max_tokens),
+            SamplerState(sampling, self._eos_token_id, self._vocab_size),
+            self._eos_token_id,
+        )
+        self._sequences[sequence.sequence_id] = sequence
+        self._sequence_ids[request.request_id] = sequence.sequence_id
+        self._scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> list[TokenEvent]:
+        """End a request; its terminal event, or nothing if there is no such request (any more)."""
+        if request_id not in self._sequence_ids:
+            return []
+        self._remove(self._sequences[self._sequence_ids[request_id]])
+        return [TokenEvent(request_id, (), "abort")]
+
+    def step(self) -> list[TokenEvent]:
+        """Run one batch; the events of all sequences that got a token, or ended."""
+        batch = self._scheduler.schedule()
+        if not batch.chunks:
+            return []
+        logits = self._runner.run(batch)
+        for chunk in batch.chunks:
+            self._sequences[chunk.sequence_id].num_computed_tokens += len(chunk.token_ids)
+        sampled = [self._sequences[sequence_id] for sequence_id in batch.sampled_sequence_ids]
+        if not sampled:
+            return []
+        tokens = self._sampler.sample(logits, [sequence.sampler_state for sequence in sampled])
+        return [
+            self._advance(sequence, token) for sequence, token in zip(sampled, tokens.tolist(), strict=True)
+        ]
+
+    def _advance(self, sequence: Sequence, token: int) -> TokenEvent:
+        request_id = sequence.request.request_id
+        if token == FAILED:
+            self._remove(sequence)
+            return TokenEvent(request_id, (), "error")
+        finish_reason: FinishReason | None = sequence.append(token)
+        if finish_reason is not None:
+            self._remove(sequence)
+        return TokenEvent(request_id, (token,), finish_reason, token if finish_reason == "stop" else None)
+
+    def _remove(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        del self._sequences[sequence.sequence_id]
+        del self._sequence_ids[sequence.request.request_id]

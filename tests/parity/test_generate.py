@@ -1,0 +1,151 @@
+"""Whole greedy answers of the original through the paged engine, in every kind of company."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.engine.block_manager import BlockManager
+from service.engine.engine import Engine, EngineConfig
+from service.engine.language_model import LanguageModel
+from service.engine.sampler import Sampler, SamplerState
+from service.engine.sampling_params import SamplingParams
+from service.engine.scheduler import Scheduler
+from service.engine.step_loop import StepLoop
+from service.engine.token_events import EngineRequest
+from tests.parity.conftest import Arrays, chat_prompt
+
+Run = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def greedy_runs(generate_runs: list[Run]) -> list[Run]:
+    runs = [run for run in generate_runs if "num_beams" not in run["kwargs"]]
+    assert len(runs) == 36
+    return runs
+
+
+def engine_request(run: Run, generate: Arrays, chat: Arrays) -> EngineRequest:
+    case = run["name"].split("_greedy")[0]
+    token_ids, spans = (generate[f"{case}_ids"], ()) if case.startswith("text") else chat_prompt(chat, case)
+    kwargs = run["kwargs"]
+    sampling = SamplingParams(
+        max_tokens=kwargs["max_new_tokens"],
+        repetition_penalty=kwargs.get("repetition_penalty", 1.0),
+        ignore_eos=True,  # every run has an eos of its own
+        stop_token_ids=frozenset({kwargs["eos_token_id"]}),
+    )
+    return EngineRequest(run["name"], token_ids, spans, sampling)
+
+
+async def answer(engine: Engine, request: EngineRequest) -> list[int]:
+    tokens: list[int] = []
+    async for event in engine.stream(request):
+        tokens += event.token_ids
+        assert event.finish_reason in (None, "stop", "length")
+    return tokens
+
+
+def new_engine(model: LanguageModel, num_blocks: int, max_num_seqs: int, budget: int) -> Engine:
+    config = EngineConfig(
+        max_position_embeddings=4096,
+        eos_token_id=2,
+        kv_cache_bytes=num_blocks * model.block_bytes,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+    )
+    return Engine(model, config)
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "max_num_seqs", "budget"),
+    [
+        pytest.param(600, 1, 4096, id="alone"),
+        pytest.param(600, 36, 512, id="all_at_once"),
+        pytest.param(600, 8, 39, id="small_chunks"),
+        pytest.param(14, 8, 64, id="few_blocks"),
+    ],
+)
+async def test_greedy_answers_are_the_originals(
+    exact_model: LanguageModel,
+    greedy_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    num_blocks: int,
+    max_num_seqs: int,
+    budget: int,
+) -> None:
+    engine = new_engine(exact_model, num_blocks, max_num_seqs, budget)
+    engine.start()
+    requests = [engine_request(run, generate, chat) for run in greedy_runs]
+    answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+    engine.stop()
+    for run, tokens in zip(greedy_runs, answers, strict=True):
+        assert tokens == run["new_ids"], run["name"]
+    assert engine.stats().used_blocks == 0
+
+
+def drain(
+    model: LanguageModel, requests: list[EngineRequest], num_blocks: int, preempt_rate: float
+) -> tuple[list[list[int]], int]:
+    """Answers, and the number of preemptions, of a loop that also loses its youngest sequence at random."""
+    rng = random.Random(7)
+    scheduler = Scheduler(BlockManager(num_blocks, model.block_size), 6, 64)
+    loop = StepLoop(model.new_runner(num_blocks, 6, 64), scheduler, model.vocab_size, eos_token_id=2)
+    answers: dict[str, list[int]] = {request.request_id: [] for request in requests}
+    for request in requests:
+        loop.add(request)
+    while loop.has_work:
+        for event in loop.step():
+            answers[event.request_id] += event.token_ids
+        if scheduler.running and rng.random() < preempt_rate:
+            scheduler.preempt_youngest()
+    return list(answers.values()), loop.stats.preemptions
+
+
+def test_greedy_answers_survive_preemption(
+    exact_model: LanguageModel, greedy_runs: list[Run], generate: Arrays, chat: Arrays
+) -> None:
+    requests = [engine_request(run, generate, chat) for run in greedy_runs]
+    answers, num_preemptions = drain(exact_model, requests, num_blocks=40, preempt_rate=0.2)
+    assert num_preemptions > 20
+    for run, tokens in zip(greedy_runs, answers, strict=True):
+        assert tokens == run["new_ids"], run["name"]
+
+
+def test_sampled_answers_survive_company_and_preemption(exact_model: LanguageModel, generate: Arrays) -> None:
+    """Long seeded answers, each alone and then all together with too few blocks."""
+    requests = []
+    for index in range(12):
+        sampling = SamplingParams(
+            max_tokens=60, temperature=0.7, top_p=0.8, top_k=100, repetition_penalty=1.05, seed=index
+        )
+        requests.append(EngineRequest(str(index), generate[f"text{index % 6}_ids"], (), sampling))
+    alone = [drain(exact_model, [request], num_blocks=100, preempt_rate=0)[0][0] for request in requests]
+    together, num_preemptions = drain(exact_model, requests, num_blocks=9, preempt_rate=0)
+    assert num_preemptions > 0
+    assert together == alone
+    assert len({tuple(tokens) for tokens in alone}) == 12
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_filters_give_the_originals_distribution(goldens: Path, generate: Arrays, history: bool) -> None:
+    kwargs = json.loads((goldens / "generate.json").read_text())["chat_sampling_generate_kwargs"]
+    params = SamplingParams(
+        max_tokens=100,
+        **{name: kwargs[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty")},
+    )
+    vocab_size = len(generate["sampling_logits"])
+    state = SamplerState(params, 2, vocab_size)
+    for token in generate["sampling_history"].tolist() if history else []:
+        state.record(token)
+    ((_, (ids, probabilities)),) = Sampler().distributions(generate["sampling_logits"][None].copy(), [state])
+    found = np.zeros(vocab_size)
+    found[ids[0]] = probabilities[0]
+    expected = generate["sampling_probs" if history else "sampling_probs_empty_history"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert np.array_equal(found > 0, expected > 0)

@@ -1,0 +1,136 @@
+"""The filters against definitions written out one token at a time."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.engine.token_filters import (
+    Column,
+    Distribution,
+    draw,
+    top_ids,
+    top_k_distribution,
+    top_p_distribution,
+    whole_distribution,
+)
+
+
+def column(*values: float) -> Column:
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+def random_logits(seed: int, rows: int, vocab_size: int) -> NDArray[np.float32]:
+    return (np.random.default_rng(seed).standard_normal((rows, vocab_size)) * 4).astype(np.float32)
+
+
+def as_dict(distribution: Distribution, row: int = 0) -> dict[int, float]:
+    """Token -> probability, of what is left."""
+    ids, probabilities = distribution
+    pairs = zip(ids[row].tolist(), probabilities[row].tolist(), strict=True)
+    return {token: p for token, p in pairs if p > 0}
+
+
+def slow_filter(
+    logits: NDArray[np.float32], top_k: int, temperature: float, top_p: float, min_p: float
+) -> dict[int, float]:
+    """The definition: sort, cut, cut, cut, renormalise each time."""
+    ranked = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[: top_k or None]
+    highest = float(logits[ranked[0]])
+    weights = {i: math.exp((float(logits[i]) - highest) / temperature) for i in ranked}
+    total = math.fsum(weights.values())
+    kept: list[int] = []
+    mass = 0.0
+    for i in ranked:
+        if kept and mass >= top_p:
+            break
+        kept.append(i)
+        mass += weights[i] / total
+    kept = [i for i in kept if weights[i] >= min_p * weights[ranked[0]]]
+    total = math.fsum(weights[i] for i in kept)
+    return {i: weights[i] / total for i in kept}
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    top_k=st.sampled_from([0, 1, 3, 17, 60, 100]),
+    temperature=st.floats(0.1, 3),
+    top_p=st.sampled_from([0.05, 0.37, 0.8, 0.99, 1.0]),
+    min_p=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
+)
+def test_filters_equal_the_definition(
+    seed: int, top_k: int, temperature: float, top_p: float, min_p: float
+) -> None:
+    logits = random_logits(seed, 1, 60)
+    settings_ = column(temperature), column(top_p), column(min_p)
+    if top_k:
+        distribution = top_k_distribution(logits, top_k, *settings_)
+    elif top_p < 1:
+        distribution = top_p_distribution(logits, *settings_)
+    else:
+        distribution = whole_distribution(logits, column(temperature), column(min_p))
+    expected = slow_filter(logits[0], top_k, temperature, top_p, min_p)
+    assert as_dict(distribution) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 2, 50, 5000, 9999])
+def test_top_ids_are_sorted_and_break_ties_by_id(k: int) -> None:
+    logits = np.round(random_logits(3, 2, 5000)).astype(np.float32)  # many ties
+    ids = top_ids(logits, k)
+    assert ids.shape == (2, min(k, 5000))
+    for row in range(2):
+        values = logits[row, ids[row]]
+        assert sorted(values, reverse=True) == sorted(logits[row], reverse=True)[:k]
+        pairs = list(zip(-values, ids[row], strict=True))
+        assert pairs == sorted(pairs)
+
+
+def test_a_flat_nucleus_goes_beyond_its_first_candidates() -> None:
+    logits = random_logits(0, 2, 4000)
+    logits[0] *= 1e-3  # nearly uniform: 0.8 of the mass is some 3200 tokens
+    distribution = top_p_distribution(logits, column(1, 1), column(0.8, 0.8), column(0, 0))
+    for row in range(2):
+        expected = slow_filter(logits[row], 0, 1.0, 0.8, 0.0)
+        # At the border of the nucleus the two sums may round differently, so one token may come or go.
+        assert abs(len(as_dict(distribution, row)) - len(expected)) <= 1
+    assert len(as_dict(distribution, 0)) > 3000
+    alone = top_p_distribution(logits[1:], column(1), column(0.8), column(0))
+    assert as_dict(alone) == pytest.approx(as_dict(distribution, 1), rel=1e-12)
+
+
+def test_at_least_one_token_stays() -> None:
+    logits = random_logits(1, 1, 30)
+    best = int(logits.argmax())
+    assert as_dict(top_k_distribution(logits, 5, column(1), column(0.0), column(1.0))) == {best: 1.0}
+    assert as_dict(top_p_distribution(logits, column(1), column(1e-9), column(0.0))) == {best: 1.0}
+
+
+def test_a_tiny_temperature_is_greedy_and_nothing_overflows() -> None:
+    logits = random_logits(2, 1, 30)
+    best = int(logits.argmax())
+    assert as_dict(whole_distribution(logits, column(1e-300), column(0.0))) == {best: 1.0}
+    assert as_dict(top_k_distribution(logits, 8, column(1e-300), column(1.0), column(0.0))) == {best: 1.0}
+
+
+def test_masked_tokens_have_no_mass() -> None:
+    logits = random_logits(4, 1, 30)
+    logits[0, :25] = -np.inf
+    for distribution in (
+        whole_distribution(logits, column(1), column(0.0)),
+        top_k_distribution(logits, 20, column(1), column(1.0), column(0.0)),
+        top_p_distribution(logits, column(1), column(0.999), column(0.0)),
+    ):
+        assert min(as_dict(distribution)) >= 25
+
+
+@settings(max_examples=50, deadline=None)
+@given(uniform=st.floats(0, 1, exclude_max=True))
+def test_draw_is_the_inverse_cdf_in_order_of_id(uniform: float) -> None:
+    ids = np.array([[7, 2, 9, 4]])
+    probabilities = np.array([[0.5, 0.25, 0.0, 0.25]])
+    expected = 2 if uniform < 0.25 else 4 if uniform < 0.5 else 7
+    assert draw((ids, probabilities), np.array([uniform])).tolist() == [expected]
