@@ -119,11 +119,11 @@ class Generator:
             pending = await self._read_images(references)
             plan = self._plan(request, conversation, pending)
             decoded = await self._images.decode(pending)
+            stages = (self._images, self._engine, self._new_text(request))
+            generation = Generation(plan, decoded, stages, slot, self._running)
         except BaseException:
             slot.release()
             raise
-        stages = (self._images, self._engine, self._new_text(request))
-        generation = Generation(plan, decoded, stages, slot, self._running)
         self._running.add(generation)
         return generation
 

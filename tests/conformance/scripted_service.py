@@ -1,0 +1,188 @@
+"""The real HTTP and generation rooms over a scripted engine and encoder, on a free port of the loopback."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from service.api.application import create_api
+from service.api.deps import ApiConfig
+from service.artifacts import ImageConfig, TokenIds
+from service.engine.token_events import EngineRequest, TokenEvent
+from service.generation.availability import Availability
+from service.generation.generator import Generator, GeneratorConfig
+from service.vision.decode import ImageLimits
+from service.vision.encoder import VisionEncoder
+from service.vision.worker import VisionWorker
+
+MODEL = "openbmb/MiniCPM-V-2"
+FIRST_BYTE = 200  # token id of the byte 0
+VOCAB_SIZE = FIRST_BYTE + 256
+QUERY_NUM = 4
+TOKEN_IDS = TokenIds()
+IMAGE = ImageConfig(scale_resolution=448, patch_size=14, max_slice_nums=9, query_num=QUERY_NUM)
+
+
+class ByteTokenizer:
+    """A token a byte; specials have their real ids."""
+
+    vocab_size = VOCAB_SIZE
+
+    def encode_text(self, text: str) -> list[int]:
+        return [FIRST_BYTE + byte for byte in text.encode()]
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id - FIRST_BYTE]) if token_id >= FIRST_BYTE else f"<{token_id}>".encode()
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id in TOKEN_IDS.model_dump().values()
+
+
+class ScriptedEngine:
+    """Answers `answer`, a byte an event, and eos; remembers what it was asked and how each request ended."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the first script, with nothing remembered."""
+        self.answer = "The answer."
+        self.max_model_len = 512
+        self.is_healthy = True
+        self.endless = False  # repeat the answer until somebody stops it
+        self.fail_after: int | None = None  # tokens
+        self.pause_s = 0.0  # before each token
+        self.requests: list[EngineRequest] = []
+        self.closed: list[str] = []  # ended before their last event
+        self._aborted: set[str] = set()
+
+    def abort(self, request_id: str) -> None:
+        self._aborted.add(request_id)
+
+    async def stream(self, request: EngineRequest) -> AsyncIterator[TokenEvent]:
+        self.requests.append(request)
+        finished = False
+        try:
+            async for event in self._events(request):
+                finished = event.finish_reason is not None
+                yield event
+        finally:
+            if not finished:
+                self.closed.append(request.request_id)
+
+    async def _events(self, request: EngineRequest) -> AsyncIterator[TokenEvent]:
+        sampling, num_tokens = request.sampling, 0
+        while True:
+            for byte in self.answer.encode():
+                await asyncio.sleep(self.pause_s)
+                if request.request_id in self._aborted:
+                    yield TokenEvent(request.request_id, (), "abort")
+                    return
+                if num_tokens == self.fail_after:
+                    yield TokenEvent(request.request_id, (), "error")
+                    return
+                num_tokens += 1
+                token = FIRST_BYTE + byte
+                if token in sampling.stop_token_ids:
+                    yield TokenEvent(request.request_id, (token,), "stop", token)
+                    return
+                last = num_tokens == sampling.max_tokens
+                yield TokenEvent(request.request_id, (token,), "length" if last else None)
+                if last:
+                    return
+            if not self.endless:
+                yield TokenEvent(request.request_id, (TOKEN_IDS.eos,), "stop", TOKEN_IDS.eos)
+                return
+
+
+class ScriptedEncoder(VisionEncoder):
+    """Real batching, no device: every slot holds the mean of its slice's pixels."""
+
+    def __init__(self) -> None:
+        self._image_config = IMAGE
+        self._max_batch_patches = 4096
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def encode_batch(self, slices: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        assert self.gate.wait(30)
+        return [np.full((QUERY_NUM, 8), pixels.mean(), dtype=np.float32) for pixels in slices]
+
+
+class ScriptedService:
+    """A running server; a context manager. Its parts may be changed between requests."""
+
+    def __init__(self, config: ApiConfig | None = None, max_in_flight: int = 8) -> None:
+        self.engine, self.encoder = ScriptedEngine(), ScriptedEncoder()
+        self.worker = VisionWorker(self.encoder)
+        self.generator = Generator(
+            self.engine, self.worker, ByteTokenizer(), generator_config(max_in_flight=max_in_flight)
+        )
+        self.availability = Availability()
+        self.app: FastAPI = create_api(config or api_config(), self.availability)
+        self._server = uvicorn.Server(
+            uvicorn.Config(self.app, port=0, log_config=None, lifespan="off", ws="none", access_log=False)
+        )
+        self._thread = threading.Thread(target=self._server.run, name="server")
+
+    @property
+    def port(self) -> int:
+        port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def open(self) -> None:
+        self.availability.open(self.generator)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until(lambda: self._server.started)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.encoder.gate.set()
+        self._server.should_exit = True
+        self._thread.join(30)
+        self.worker.close()
+
+
+def api_config(**changes: object) -> ApiConfig:
+    values: dict[str, object] = {
+        "model_name": MODEL,
+        "created": 1_700_000_000,
+        "system_fingerprint": "fp_test",
+    }
+    return ApiConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def generator_config(max_in_flight: int = 8) -> GeneratorConfig:
+    return GeneratorConfig(
+        image=IMAGE,
+        token_ids=TOKEN_IDS,
+        vocab_size=VOCAB_SIZE,
+        max_in_flight=max_in_flight,
+        max_images=3,
+        image_limits=ImageLimits(max_bytes=100_000, max_pixels=1_000_000, max_side=2_000),
+        max_total_pixels=1_500_000,
+    )
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Poll; the time is a fuse, not a measurement."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("this did not happen in time")
+        time.sleep(0.005)
