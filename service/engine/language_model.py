@@ -41,7 +41,8 @@ class LanguageModel:
         paged_attention_transformation(model)
         self._language_model = _compile(core, model, config.device, _properties(config))
         # A table look-up needs no accelerator, and its rows must meet the image's in host memory.
-        self._text_embeddings = _compile(core, core.read_model(text_embeddings), "CPU", {})
+        table = core.read_model(text_embeddings)
+        self._text_embeddings = _compile(core, table, "CPU", _text_properties(config))
         self._layout = read_layout(self._language_model)
 
     @property
@@ -97,6 +98,14 @@ def _properties(config: DeviceConfig) -> dict[str, str | int]:
     if config.num_threads is not None:
         properties["INFERENCE_NUM_THREADS"] = config.num_threads
     return properties | dict(config.extra)
+
+
+def _text_properties(config: DeviceConfig) -> dict[str, str | int]:
+    """Always f32: a look-up gains nothing from rounding its rows."""
+    properties: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+    if config.num_threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = config.num_threads
+    return properties
 
 
 def _compile(
