@@ -95,9 +95,10 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     Raises StartupError, one line that names the flag or variable, for a bad or unknown one. `--help` prints
     all of them and exits.
     """
-    given = {
-        name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
-    }
+    parsed, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # its name alone: a value could be a key
+        raise StartupError(f"{unknown[0].partition('=')[0]}: no such flag (see python -m service --help)")
+    given = {name: value for name, value in vars(parsed).items() if value is not None}
     _refuse_unknown(environment)
     try:
         settings = Settings(**given)

@@ -20,9 +20,12 @@ class Tolerated:
         return _described(handler(schema), "Accepted; has no influence on the answer.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Refused:
-    """Would change the answer and is not implemented: refused by name, unless null or one of `no_op`."""
+    """Would change the answer and is not implemented: refused by name, unless null or one of `no_op`.
+
+    Compared by identity: `Annotated` keeps one of those that are equal, and (0,) equals (False,).
+    """
 
     no_op: tuple[JsonValue, ...] = ()
 

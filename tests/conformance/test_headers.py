@@ -42,7 +42,7 @@ def test_a_wrong_key(guarded: ScriptedService) -> None:
 )
 @pytest.mark.parametrize("header", [None, "", "Bearer", KEYS[0], f"Basic {KEYS[0]}", "Bearer ü"])
 def test_nothing_but_health_is_open(guarded: ScriptedService, path: str, header: str | None) -> None:
-    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    headers = {} if header is None else {b"authorization": header.encode("latin-1")}
     for method in ("GET", "POST", "OPTIONS"):
         reply = httpx.request(method, f"{guarded.base_url}{path}", headers=headers, timeout=30)
         assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
@@ -90,9 +90,9 @@ def test_request_ids(client: OpenAI, http: httpx.Client) -> None:
     assert raw.headers["x-request-id"] == "mine-1.2:3"
     assert raw.headers["openai-processing-ms"].isdecimal()
     assert raw.parse().choices[0].message.content == "The answer."
-    for bad in ("", "two words", "a" * 129, "é".encode()):
+    for bad in (b"", b"two words", b"a" * 129, "é".encode()):
         for path in ("/v1/models", "/nowhere"):
-            given = http.get(path, headers={"x-request-id": bad}).headers["x-request-id"]
+            given = http.get(path, headers={b"x-request-id": bad}).headers["x-request-id"]
             assert given.startswith("req_")
     streamed = http.post(CHAT, json=ask(stream=True), headers={"x-request-id": "abc"})
     assert streamed.headers["x-request-id"] == "abc"

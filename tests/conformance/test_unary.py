@@ -117,7 +117,7 @@ def test_parameters_reach_the_engine(client: OpenAI, service: ScriptedService) -
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 5, 0.1)
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.25, -0.5)
     assert (sampling.repetition_penalty, sampling.seed, sampling.max_tokens) == (1.2, 7, 9)
-    assert (sampling.min_tokens, sampling.ignore_eos, sampling.stop_token_ids) == (2, True, {300})
+    assert (sampling.min_tokens, sampling.ignore_eos, sampling.stop_token_ids) == (2, True, frozenset({300}))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,13 @@ def test_parameters_reach_the_engine(client: OpenAI, service: ScriptedService) -
         {"user": "me", "store": True, "service_tier": "auto"},
         {"safety_identifier": "x", "prompt_cache_key": "y", "prompt_cache_retention": "24h"},
         {"n": 1, "logprobs": False, "tools": [], "logit_bias": {}, "response_format": {"type": "text"}},
+        {
+            "priority": 0,
+            "top_logprobs": 0,
+            "use_beam_search": False,
+            "length_penalty": 1.0,
+            "verbosity": "medium",
+        },
         {"tool_choice": "none", "modalities": ["text"], "best_of": 1, "parallel_tool_calls": True},
         {"temperature": None, "stop": None, "tools": None, "stream": None, "model": None},
         {"stream_options": {"include_usage": True}},

@@ -1,0 +1,58 @@
+"""openapi.yaml is what the app says, and what it shows as examples works."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.api.documentation import CHAT_EXAMPLES
+from service.generation.chat_messages import read_messages
+from service.openapi import openapi_yaml
+from service.protocol.chat_request import ChatCompletionRequest
+from service.vision.data_url import read_data_url
+from service.vision.decode import ImageLimits, decode_image, read_header
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return yaml.safe_load(openapi_yaml())
+
+
+def test_openapi_yaml_has_not_drifted() -> None:
+    written = Path(REPOSITORY / "openapi.yaml").read_text(encoding="utf-8")
+    assert written == openapi_yaml(), "run `make openapi`"
+
+
+def test_every_operation_answers_errors_with_the_envelope(document: Any) -> None:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert "422" not in operation["responses"], path
+            for status, reply in operation["responses"].items():
+                if status.startswith(("4", "5")) or (status == "default"):
+                    schema = reply["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_reference_leads_somewhere(document: Any) -> None:
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return own.union(*(references(child) for child in node.values()))
+        return set().union(*(references(child) for child in node)) if isinstance(node, list) else set()
+
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references(document) <= known
+
+
+@pytest.mark.parametrize("name", CHAT_EXAMPLES)
+def test_the_examples_are_requests_with_readable_images(name: str) -> None:
+    request = ChatCompletionRequest.model_validate(CHAT_EXAMPLES[name]["value"])
+    _, images = read_messages(request.messages)
+    for image in images:
+        data = read_data_url(image.url, 10_000, image.param)
+        pixels = decode_image(data, read_header(data, ImageLimits(), image.param))
+        assert pixels.shape == (8, 8, 3)
+    assert bool(images) == (name == "image")

@@ -1,0 +1,20 @@
+"""Places are taken, given back once, and refused."""
+
+import pytest
+
+from service.errors import OverloadedError
+from service.generation.admission import Admission
+
+
+def test_a_place_is_given_back_once() -> None:
+    admission = Admission(2)
+    first, second = admission.enter(), admission.enter()
+    with pytest.raises(OverloadedError):
+        admission.enter()
+    first.release()
+    first.release()
+    assert admission.num_in_flight == 1
+    with admission.enter():
+        assert admission.num_in_flight == 2
+    second.release()
+    assert admission.num_in_flight == 0

@@ -1,0 +1,82 @@
+"""From wire messages to a conversation."""
+
+from typing import Any
+
+import pytest
+
+from service.errors import InvalidValueError
+from service.generation.chat_messages import ImageReference, read_messages
+from service.prompt.conversation import Conversation, ImagePart, TextPart, Turn
+from service.protocol.chat_request import ChatCompletionRequest
+
+
+def _read(*messages: dict[str, Any]) -> tuple[Conversation, tuple[ImageReference, ...]]:
+    return read_messages(ChatCompletionRequest.model_validate({"messages": list(messages)}).messages)
+
+
+def _said(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _image(url: str, **more: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def test_turns_and_images_in_order() -> None:
+    conversation, images = _read(
+        _said("user", [_image("a", detail="low"), _text("one")]),
+        _said("assistant", "two"),
+        _said("user", [_text("three"), {"type": "image_url", "image_url": "b"}]),
+    )
+    assert conversation == Conversation(
+        None,
+        (
+            Turn("user", (ImagePart(0), TextPart("one"))),
+            Turn("assistant", (TextPart("two"),)),
+            Turn("user", (TextPart("three"), ImagePart(1))),
+        ),
+    )
+    assert images == (
+        ImageReference("a", "low", "messages[0].content[0].image_url.url"),
+        ImageReference("b", "auto", "messages[2].content[1].image_url"),
+    )
+
+
+def test_system_messages_are_joined_wherever_they_stand() -> None:
+    conversation, _ = _read(
+        _said("system", "one"),
+        _said("user", "x"),
+        _said("assistant", "y"),
+        _said("developer", [_text("two"), _text("three")]),
+        _said("user", "z"),
+    )
+    assert conversation.system == "one\ntwo\nthree"
+    assert [turn.role for turn in conversation.turns] == ["user", "assistant", "user"]
+    assert _read(_said("system", ""), _said("user", "x"))[0].system is None
+
+
+def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
+    conversation, _ = _read(_said("user", "a"), _said("user", [_image("i"), _text("b")]))
+    assert conversation.turns == (Turn("user", (TextPart("a"), ImagePart(0), TextPart("b"))),)
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([_said("system", "x")], "messages"),
+        ([_said("assistant", "x"), _said("user", "y")], "messages[0].role"),
+        ([_said("user", "x"), _said("assistant", "y")], "messages[1].role"),
+        (
+            [_said("user", "x"), _said("assistant", [_image("i")]), _said("user", "y")],
+            "messages[1].content[0]",
+        ),
+    ],
+)
+def test_what_cannot_be_shown_to_the_model(messages: list[dict[str, Any]], param: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        _read(*messages)
+    assert caught.value.param == param

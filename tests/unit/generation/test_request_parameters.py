@@ -1,0 +1,115 @@
+"""Defaults, contradictions, and what does not fit."""
+
+from typing import Any
+
+import pytest
+
+from service.errors import ContextLengthError, InvalidValueError, UnsupportedFieldError
+from service.generation.request_parameters import read_sampling, read_stop_strings, refuse_unsupported
+from service.protocol.chat_request import ChatCompletionRequest
+
+
+def _request(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"messages": [{"role": "user", "content": "x"}]} | fields)
+
+
+def _sampling(prompt: int = 10, context: int = 4096, **fields: Any) -> Any:
+    return read_sampling(_request(**fields), prompt, context, vocab_size=1000)
+
+
+def test_who_says_nothing_samples_as_the_published_chat_does() -> None:
+    sampling = _sampling()
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 0.8, 100)
+    assert (sampling.repetition_penalty, sampling.max_tokens, sampling.seed) == (1.05, 1024, None)
+    assert (sampling.min_p, sampling.presence_penalty, sampling.frequency_penalty) == (0, 0, 0)
+
+
+def test_greedy_has_no_hidden_penalty() -> None:
+    assert _sampling(temperature=0).repetition_penalty == 1.0
+    assert _sampling(temperature=0, repetition_penalty=1.2).repetition_penalty == 1.2
+
+
+@pytest.mark.parametrize("off", [0, -1])
+def test_top_k_is_turned_off_by_both_customs(off: int) -> None:
+    assert _sampling(top_k=off).top_k == 0
+
+
+def test_a_nucleus_of_nothing_is_the_likeliest_token() -> None:
+    sampling = _sampling(top_p=0)
+    assert (sampling.top_p, sampling.top_k) == (1.0, 1)
+
+
+def test_seeds_may_be_negative() -> None:
+    assert _sampling(seed=-1).seed == (1 << 64) - 1
+    assert _sampling(seed=0).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "given"),
+    [(10, None, 1024), (4000, None, 96), (4095, None, 1), (4000, 96, 96), (4095, 1, 1)],
+)
+def test_what_fits(prompt: int, asked: int | None, given: int) -> None:
+    assert _sampling(prompt, max_tokens=asked).max_tokens == given
+    assert _sampling(prompt, max_completion_tokens=asked).max_tokens == given
+
+
+@pytest.mark.parametrize(("prompt", "asked"), [(4096, None), (4096, 1), (4000, 97), (9000, 5)])
+def test_what_does_not_fit_is_told_with_numbers(prompt: int, asked: int | None) -> None:
+    with pytest.raises(ContextLengthError) as caught:
+        _sampling(prompt, max_tokens=asked)
+    assert "4096" in caught.value.message
+    assert str(prompt) in caught.value.message
+
+
+def test_both_limits_may_be_sent_if_they_agree() -> None:
+    assert _sampling(max_tokens=5, max_completion_tokens=5).max_tokens == 5
+    with pytest.raises(InvalidValueError):
+        _sampling(max_tokens=5, max_completion_tokens=6)
+
+
+def test_min_tokens_cannot_exceed_what_is_left() -> None:
+    assert _sampling(4000, min_tokens=96).min_tokens == 96
+    with pytest.raises(InvalidValueError, match="min_tokens"):
+        _sampling(4000, min_tokens=97)
+
+
+def test_stop_strings() -> None:
+    assert read_stop_strings(_request()) == ()
+    assert read_stop_strings(_request(stop="a")) == ("a",)
+    assert read_stop_strings(_request(stop=["a", "b"])) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 3}, "n"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous_usage_stats"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "x"},
+                    {"role": "assistant", "content": "", "refusal": "no"},
+                ]
+            },
+            "messages[1].refusal",
+        ),
+    ],
+)
+def test_the_unsupported_is_named_wherever_it_stands(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedFieldError) as caught:
+        refuse_unsupported(_request(**fields))
+    assert caught.value.param == param
+
+
+def test_what_an_openai_client_echoes_of_an_answer_is_accepted() -> None:
+    echoed: dict[str, Any] = {
+        "role": "assistant",
+        "content": "x",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    refuse_unsupported(_request(messages=[echoed]))

@@ -1,0 +1,99 @@
+"""The same visible text, count and reason however the tokens are bundled into events."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engine.token_events import TokenEvent
+from service.generation.text_stream import TextDelta, TextStream
+from service.prompt.detokenizer import Detokenizer
+from tests.conformance.scripted_service import FIRST_BYTE, TOKEN_IDS, ByteTokenizer
+
+
+def _stream(*stops: str, include_stop: bool = False) -> TextStream:
+    return TextStream(Detokenizer(ByteTokenizer(), TOKEN_IDS, strip=False), stops, include_stop=include_stop)
+
+
+def _ids(text: str) -> list[int]:
+    return [FIRST_BYTE + byte for byte in text.encode()]
+
+
+def _run(stream: TextStream, events: list[TokenEvent]) -> tuple[str, str | None]:
+    text = ""
+    for event in events:
+        delta = stream.push(event)
+        text += delta.text
+        if delta.finish_reason is not None:
+            return text, delta.finish_reason
+    return text, None
+
+
+def _events(ids: list[int], sizes: list[int], *, eos: bool) -> list[TokenEvent]:
+    ids = [*ids, TOKEN_IDS.eos] if eos else ids
+    events, at = [], 0
+    for size in [*sizes, len(ids)]:
+        piece = tuple(ids[at : at + size])
+        at += len(piece)
+        last = at == len(ids)
+        reason = ("stop" if eos else "length") if last else None
+        events.append(TokenEvent("r", piece, reason, TOKEN_IDS.eos if last and eos else None))  # type: ignore[arg-type]
+        if last:
+            return events
+    return events
+
+
+TEXTS = st.text(alphabet="ab \n你🙂", max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    TEXTS,
+    st.lists(st.text(alphabet="ab \n你", min_size=1, max_size=3), max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_bundling_changes_nothing(text: str, stops: list[str], include: bool, eos: bool) -> None:
+    ids = _ids(text)
+    one_by_one, bundled = _stream(*stops, include_stop=include), _stream(*stops, include_stop=include)
+    single = _run(one_by_one, _events(ids, [1] * len(ids), eos=eos))
+    many = _run(bundled, _events(ids, [2, 3, 1, 4], eos=eos))
+    assert single == many
+    assert one_by_one.num_tokens == bundled.num_tokens
+    ends = [(text.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    if ends:
+        end, _, stop = min(ends)
+        expected = text[:end].lstrip() if include else text[: end - len(stop)].strip()
+        # A stop string that lies in the whitespace an answer begins with is shown without what precedes it.
+        assert single == (expected, "stop")
+        assert one_by_one.num_tokens == len(text[:end].encode())
+    else:
+        assert single[0] == text.strip()
+        assert single[1] == ("stop" if eos else "length")
+        assert one_by_one.num_tokens == len(ids) + eos
+
+
+def test_a_stop_token_is_counted_and_hidden_unless_wanted() -> None:
+    stop_token = FIRST_BYTE + ord("!")
+    event = TokenEvent("r", (*_ids("ok"), stop_token), "stop", stop_token)
+    hidden, shown = _stream(), _stream(include_stop=True)
+    assert hidden.push(event) == TextDelta("ok", "stop")
+    assert shown.push(event) == TextDelta("ok!", "stop")
+    assert hidden.num_tokens == shown.num_tokens == 3
+
+
+def test_eos_never_shows() -> None:
+    stream = _stream(include_stop=True)
+    assert stream.push(TokenEvent("r", (*_ids("ok"), TOKEN_IDS.eos), "stop", TOKEN_IDS.eos)) == TextDelta(
+        "ok", "stop"
+    )
+
+
+def test_an_event_without_visible_text_still_makes_a_delta() -> None:
+    stream = _stream()
+    first, *rest = "你".encode()
+    assert stream.push(TokenEvent("r", (FIRST_BYTE + first,))) == TextDelta("")
+    assert stream.push(TokenEvent("r", tuple(FIRST_BYTE + byte for byte in rest))) == TextDelta("你")
+
+
+def test_an_incomplete_character_at_the_end_is_replaced() -> None:
+    stream = _stream()
+    assert stream.push(TokenEvent("r", (FIRST_BYTE + 0xE4,), "length")).text == "\ufffd"

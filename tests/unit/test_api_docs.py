@@ -1,0 +1,44 @@
+"""docs/api.md tells the state of every request field as the types have it."""
+
+import json
+import re
+
+import pytest
+
+from service.protocol.chat_message import ChatMessage, ImagePart, ImageURL, TextPart
+from service.protocol.chat_request import ChatCompletionRequest, StreamOptions
+from service.protocol.field_state import Refused, Tolerated
+from service.protocol.wire_model import RequestModel
+from tests.conftest import REPOSITORY
+
+SECTIONS: dict[str, type[RequestModel]] = {
+    "Request": ChatCompletionRequest,
+    "Stream options": StreamOptions,
+    "Messages": ChatMessage,
+    "Text parts": TextPart,
+    "Image parts": ImagePart,
+    "Image URLs": ImageURL,
+}
+_ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\|$", re.MULTILINE)
+
+
+def _states(model: type[RequestModel]) -> dict[str, tuple[str, str | None]]:
+    """Field -> state, and for refused ones the note that names the harmless values."""
+    states: dict[str, tuple[str, str | None]] = {}
+    for name, field in model.model_fields.items():
+        states[name] = ("honoured", None)
+        for mark in field.metadata:
+            if isinstance(mark, Tolerated):
+                states[name] = ("tolerated", None)
+            elif isinstance(mark, Refused):
+                values = ", ".join(json.dumps(value) for value in mark.no_op)
+                states[name] = ("refused", f"but {values}" if values else "")
+    return states
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_table_is_what_the_types_say(section: str) -> None:
+    text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    body = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    told = {name: (state, note if state == "refused" else None) for name, state, note in _ROW.findall(body)}
+    assert told == _states(SECTIONS[section])
