@@ -1,6 +1,5 @@
 """`python -m service`: reads settings, checks the artifacts, serves. Exit code 2: settings, 1: all else."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from service.settings import Settings, read_settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal; every failure to start is one line on stderr."""
     try:
-        settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
     except StartupError as error:
         return _say(error, 2)
     try:

@@ -21,7 +21,7 @@ from service.generation.warm_up import warm_up
 from service.host_limits import memory_limit_bytes, num_cores
 from service.prompt.detokenizer import Detokenizer
 from service.prompt.tokenizer import SentencePieceTokenizer
-from service.server import Server
+from service.server import Server, listen
 from service.settings import Settings
 from service.vision.decode import ImageLimits
 from service.vision.encoder import VisionEncoder
@@ -48,7 +48,7 @@ class _Models:
 def run(settings: Settings, manifest: Manifest) -> None:
     """Listen at once, load in the background, serve until a signal.
 
-    `manifest` has been checked against the files. Raises StartupError if loading fails.
+    `manifest` has been checked against the files. Raises StartupError if the port is taken or loading fails.
     """
     asyncio.run(_Service(settings, manifest).run())
 
@@ -61,19 +61,18 @@ class _Service:
         self._models: _Models | None = None
         self._server = Server(
             create_api(_api_config(settings, manifest), self._availability),
-            settings.host,
-            settings.port,
             settings.drain_timeout,
             on_drain=self._availability.begin_drain,
             on_drain_timeout=self._availability.end_running,
         )
 
     async def run(self) -> None:
+        socket = listen(self._settings.host, self._settings.port)
         logger.info("listening on %s port %d; loading", self._settings.host, self._settings.port)
         loading = asyncio.create_task(self._load())
         loading.add_done_callback(self._on_loaded)
         try:
-            await self._server.serve()
+            await self._server.serve(sockets=[socket])
         finally:
             loading.cancel()
             (outcome,) = await asyncio.gather(loading, return_exceptions=True)

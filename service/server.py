@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from service.errors import StartupError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,17 @@ def configure_logging(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises StartupError where there can be none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {host} port {port} ({error.strerror}): set MINICPMV_HOST or MINICPMV_PORT"
+        ) from None
+
+
 class Server(uvicorn.Server):
     """Stops on SIGINT and SIGTERM: first no new connections, after the drain timeout no old requests either.
 
@@ -35,8 +49,6 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: ASGIApp,
-        host: str,
-        port: int,
         drain_timeout_s: float,
         on_drain: Callable[[], None],
         on_drain_timeout: Callable[[], None],
@@ -44,8 +56,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -1,6 +1,7 @@
 """Everything an operator can set, by MINICPMV_* variable or --flag; knows only how to read and check it."""
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -89,7 +90,7 @@ class _Parser(argparse.ArgumentParser):
         raise StartupError(f"{message} (see --help)")
 
 
-def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+def read_settings(arguments: Sequence[str]) -> Settings:
     """Settings from flags, then variables, then defaults.
 
     Raises StartupError, one line that names the flag or variable, for a bad or unknown one. `--help` prints
@@ -99,7 +100,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     if unknown:  # its name alone: a value could be a key
         raise StartupError(f"{unknown[0].partition('=')[0]}: no such flag (see python -m service --help)")
     given = {name: value for name, value in vars(parsed).items() if value is not None}
-    _refuse_unknown(environment)
+    _refuse_unknown(os.environ)
     try:
         settings = Settings(**given)
     except ValidationError as error:

@@ -14,10 +14,8 @@ KEY = "0123456789abcdef"
 
 
 def _read(monkeypatch: pytest.MonkeyPatch, *arguments: str, **variables: str) -> Settings:
-    monkeypatch.setattr("os.environ", {})
-    environment = {f"{PREFIX}{name.upper()}": value for name, value in variables.items()}
-    monkeypatch.setattr("os.environ", environment)
-    return read_settings(arguments, environment)
+    monkeypatch.setattr("os.environ", {f"{PREFIX}{name.upper()}": value for name, value in variables.items()})
+    return read_settings(arguments)
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +76,7 @@ def test_mistakes_are_named_in_one_line(
 
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        read_settings(["--help"], {})
+        read_settings(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
     for name, field in Settings.model_fields.items():

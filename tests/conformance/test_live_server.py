@@ -1,0 +1,183 @@
+"""`python -m service` in a process of its own on the embedded model: answers, signals, bad artifacts."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from service.settings import EMBEDDED_MODEL_DIR
+from tests.conformance.wire import CHAT, ask, data_url, events_of, image_part, png
+from tests.live_server import REPOSITORY, LiveServer
+
+pytestmark = pytest.mark.skipif(
+    not (EMBEDDED_MODEL_DIR / "manifest.json").is_file(), reason="there is no embedded model yet"
+)
+PHOTO = REPOSITORY / "samples" / "cat.jpg"
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveServer]:
+    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
+        yield server
+
+
+def test_a_photograph_streamed_and_whole(live: LiveServer) -> None:
+    messages: list[Any] = ask(
+        {"type": "image_url", "image_url": {"url": data_url(PHOTO.read_bytes())}}, "What is in the picture?"
+    )["messages"]
+    with OpenAI(base_url=f"{live.base_url}/v1", api_key="none", max_retries=0) as client:
+        (model,) = client.models.list()
+        whole = client.chat.completions.create(
+            model=model.id, messages=messages, temperature=0, max_tokens=24
+        )
+        chunks = list(
+            client.chat.completions.create(
+                model=model.id,
+                messages=messages,
+                temperature=0,
+                max_tokens=24,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    assert whole.usage is not None
+    assert whole.usage.to_dict()["prompt_tokens_details"]["image_tokens"] % 64 == 0  # type: ignore[index]
+
+
+def test_seeded_answers_repeat(live: LiveServer) -> None:
+    body = ask("Tell me about the sea.", seed=5, max_tokens=24, temperature=1.2)
+    answers = [httpx.post(f"{live.base_url}{CHAT}", json=body, timeout=60).json() for _ in range(3)]
+    assert len({answer["choices"][0]["message"]["content"] for answer in answers}) == 1
+    assert answers[0]["system_fingerprint"].startswith("fp_")
+
+
+def test_refusals_on_the_real_model(live: LiveServer) -> None:
+    for body, code in (
+        (ask(image_part(b"noise")), "invalid_image"),
+        (ask("x" * 100_000), "context_length_exceeded"),
+        (ask("x", max_tokens=1_000_000), "context_length_exceeded"),
+        (ask(image_part(png(17_000, 1))), "request_too_large"),
+        (ask(stop_token_ids=[1 << 30]), None),
+    ):
+        reply = httpx.post(f"{live.base_url}{CHAT}", json=body, timeout=60)
+        assert reply.json()["error"]["code"] == code
+        assert reply.status_code in (400, 413)
+
+
+def _stream_until_stopped(server: LiveServer) -> tuple[list[Any], int]:
+    """Stop the server in the middle of a stream: (its events, the exit code)."""
+    body = ask("Count.", stream=True, max_tokens=500, ignore_eos=True)
+    received = bytearray()
+    stopping = threading.Thread(target=server.stop)
+    with httpx.stream("POST", f"{server.base_url}{CHAT}", json=body, timeout=120) as reply:
+        for piece in reply.iter_raw():
+            received += piece
+            if stopping.ident is None and b'"content"' in received:
+                stopping.start()
+    stopping.join()
+    return events_of(bytes(received)), server.process.returncode
+
+
+def test_sigterm_lets_a_stream_finish() -> None:
+    with LiveServer(model_dir=EMBEDDED_MODEL_DIR, drain_timeout=100) as server:
+        events, code = _stream_until_stopped(server)
+    assert events[-1] == "[DONE]"
+    assert events[-2]["choices"][0]["finish_reason"] == "length"
+    assert code == 0
+
+
+def test_the_drain_timeout_ends_a_stream_with_an_error() -> None:
+    with LiveServer(model_dir=EMBEDDED_MODEL_DIR, drain_timeout=0) as server:
+        events, code = _stream_until_stopped(server)
+    assert events[-1] == "[DONE]"
+    assert events[-2]["error"]["code"] == "model_not_ready"
+    assert code == 0
+
+
+def _start(model_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", "--model-dir", str(model_dir)],
+        env=variables,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _flip_a_byte(directory: Path) -> None:
+    file = next(directory.glob("language_model_int8*.bin"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def _remove_the_tokenizer(directory: Path) -> None:
+    (directory / "tokenizer.model").unlink()
+
+
+def _bump_the_format(directory: Path) -> None:
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    (directory / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}), encoding="utf-8")
+
+
+def _cut_the_manifest(directory: Path) -> None:
+    text = (directory / "manifest.json").read_text(encoding="utf-8")
+    (directory / "manifest.json").write_text(text[: len(text) // 2], encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (_flip_a_byte, "language_model_int8"),
+        (_remove_the_tokenizer, "tokenizer.model"),
+        (_bump_the_format, "manifest.json"),
+        (_cut_the_manifest, "manifest.json"),
+    ],
+)
+def test_damaged_artifacts_end_the_start_in_one_line(
+    tmp_path: Path, damage: Callable[[Path], None], named: str
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(EMBEDDED_MODEL_DIR, directory)
+    damage(directory)
+    done = _start(directory)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert named in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [({"MINICPMV_DEVICE": "NOSUCH"}, "NOSUCH"), ({"MINICPMV_KV_CACHE_SIZE": "10"}, "KV cache")],
+)
+def test_what_fails_while_loading_ends_the_process(variables: dict[str, str], named: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    done = _start(EMBEDDED_MODEL_DIR, MINICPMV_PORT=port, **variables)
+    assert done.returncode == 1
+    assert named in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_ends_the_process() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = _start(EMBEDDED_MODEL_DIR, MINICPMV_PORT=str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
