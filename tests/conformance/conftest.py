@@ -37,7 +37,13 @@ async def async_client(service: ScriptedService) -> AsyncIterator[AsyncOpenAI]:
         yield openai
 
 
-@pytest.fixture
-def http(service: ScriptedService) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.base_url, timeout=30) as plain:
+@pytest.fixture(scope="module")
+def shared_http(shared_service: ScriptedService) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=shared_service.base_url, timeout=30) as plain:
         yield plain
+
+
+@pytest.fixture
+def http(service: ScriptedService, shared_http: httpx.Client) -> httpx.Client:
+    """A plain client of the service after its reset."""
+    return shared_http

@@ -21,6 +21,12 @@ def guarded() -> Iterator[ScriptedService]:
         yield service
 
 
+@pytest.fixture(scope="module")
+def guarded_http() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=30) as client:
+        yield client
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_opens(guarded: ScriptedService, key: str) -> None:
     with OpenAI(base_url=f"{guarded.base_url}/v1", api_key=key, max_retries=0) as client:
@@ -41,10 +47,12 @@ def test_a_wrong_key(guarded: ScriptedService) -> None:
     "path", ["/v1/models", CHAT, "/docs", "/redoc", "/openapi.json", "/nowhere", "/health", "//health/live"]
 )
 @pytest.mark.parametrize("header", [None, "", "Bearer", KEYS[0], f"Basic {KEYS[0]}", "Bearer ü"])
-def test_nothing_but_health_is_open(guarded: ScriptedService, path: str, header: str | None) -> None:
+def test_nothing_but_health_is_open(
+    guarded: ScriptedService, guarded_http: httpx.Client, path: str, header: str | None
+) -> None:
     headers = {} if header is None else {b"authorization": header.encode("latin-1")}
     for method in ("GET", "POST", "OPTIONS"):
-        reply = httpx.request(method, f"{guarded.base_url}{path}", headers=headers, timeout=30)
+        reply = guarded_http.request(method, f"{guarded.base_url}{path}", headers=headers)
         assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
         assert reply.headers["www-authenticate"] == "Bearer"
 
