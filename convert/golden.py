@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.mapped_pages import pages_returned
 from convert.requests import GOLDEN, golden_request
 from convert.variant_run import ImageEncoderRun, LanguageModelRun, TextEmbeddingsRun
 from service.artifacts import ModelConfig
@@ -17,8 +18,9 @@ def golden_tokens(
     request = golden_request(model, SentencePieceTokenizer(tokenizer, model.token_ids))
     embed_text = TextEmbeddingsRun(text_embeddings)
     prompt = request.embed(embed_text, ImageEncoderRun(image_encoder))
-    language = LanguageModelRun(language_model)
-    logits = language.start(prompt)
+    with pages_returned(language_model.parent):
+        language = LanguageModelRun(language_model)
+        logits = language.start(prompt)
     tokens: list[int] = []
     while True:
         tokens.append(int(logits[-1].argmax()))

@@ -16,7 +16,7 @@ from convert.checkpoint_config import CheckpointConfig, VisionConfig
 from convert.resampler import Resampler
 from convert.tracing import load, on_meta_device, trace
 from convert.upstream import VisionTransformer
-from convert.weight_cast import WeightCast
+from convert.weight_cast import WeightCast, to_f32
 
 
 def vision_tower(vision: VisionConfig) -> nn.Module:
@@ -62,7 +62,7 @@ def build(checkpoint: Checkpoint, cast: WeightCast) -> ImageEncoder:
         model = ImageEncoder(checkpoint.config)
     linear = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     tensors = {
-        name: cast(name, tensor) if name in linear else tensor.float()
+        name: cast(name, tensor) if name in linear else to_f32(name, tensor)
         for name, tensor in _own_names(checkpoint)
     }
     load(model, tensors)

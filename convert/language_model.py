@@ -17,7 +17,7 @@ from convert.checkpoint import Checkpoint
 from convert.checkpoint_config import CheckpointConfig
 from convert.tracing import load, on_meta_device, trace
 from convert.upstream import Cache, GraniteConfig, GraniteForCausalLM
-from convert.weight_cast import WeightCast
+from convert.weight_cast import WeightCast, to_f32
 
 _EXAMPLE_PAST = 3
 _EXAMPLE_TOKENS = 2
@@ -115,7 +115,7 @@ def build(checkpoint: Checkpoint, cast: WeightCast) -> LanguageModel:
     with on_meta_device():
         model = LanguageModel(checkpoint.config)
     tensors = {
-        f"granite.{name}": tensor.float() if "norm" in name else cast(f"llm.{name}", tensor)
+        f"granite.{name}": (to_f32 if "norm" in name else cast)(f"llm.{name}", tensor)
         for name, tensor in checkpoint.tensors("llm.")
         if name != "model.embed_tokens.weight"
     }

@@ -55,7 +55,7 @@ def verification_requests(model: ModelConfig, tokenizer: Tokenizer) -> tuple[Mod
     """Text alone, an image, a sliced image, a narrow one, and a conversation over several turns."""
     card = draw_test_card()
     narrow = np.ascontiguousarray(card[:, ::20])  # 28 pixels wide
-    tall = np.concatenate([card[:, :280], card[::-1, 280:]], axis=0)  # two slices and the overview
+    tall = np.concatenate([card, card[::-1]])  # 560 x 700: the overview and two slices
     ask = TextPart("Describe the image in detail.")
     cases: tuple[tuple[tuple[NDArray[np.uint8], ...], tuple[Turn, ...]], ...] = (
         ((), (Turn("user", (TextPart("Why is the sky blue, and the sunset red?"),)),)),

@@ -12,6 +12,7 @@ from convert import image_encoder, language_model, text_embeddings
 from convert.calibration import CALIBRATION_TEXTS
 from convert.checkpoint import Checkpoint
 from convert.compress import CompressionOptions, Settings, compress, save
+from convert.mapped_pages import pages_returned
 from convert.parts import Part
 from convert.variant_run import TextEmbeddingsRun
 from convert.weight_cast import WeightCast
@@ -62,8 +63,9 @@ def compress_part(
     calibration = None
     if stored == "int4" and options.needs_data:
         calibration = calibration_inputs(Checkpoint(checkpoint_directory), source_text_embeddings)
-    result = compress(ov.Core().read_model(source), part, stored, options, calibration)
-    save(result.graph, path)
+    with pages_returned(source.parent):
+        result = compress(ov.Core().read_model(source), part, stored, options, calibration)
+        save(result.graph, path)
     return PartResult(result.settings, result.bit_widths)
 
 

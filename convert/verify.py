@@ -17,6 +17,7 @@ from convert.apart import run_sized
 from convert.checkpoint import Checkpoint
 from convert.errors import OptionError
 from convert.manifest import write_manifest
+from convert.mapped_pages import pages_returned
 from convert.progress import Steps, silent
 from convert.requests import ModelRequest, verification_pixels, verification_requests
 from convert.variant_run import ImageEncoderRun, LanguageModelRun, TextEmbeddingsRun
@@ -136,7 +137,8 @@ class _Language:
 def _compare_logits(
     path: Path, requests: tuple[ModelRequest, ...], prompts: list[Array], arrays: "np.lib.npyio.NpzFile"
 ) -> _Language:
-    run = LanguageModelRun(path)
+    with pages_returned(path.parent):
+        run = LanguageModelRun(path)
     total = _Language(_Errors())
     for n, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
         actual, expected = run.start(prompt)[_predicting(request)], arrays[f"logits_{n}"]

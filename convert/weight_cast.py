@@ -1,5 +1,6 @@
 """Owns the change of weights from the checkpoint's type to a graph's, and how much it altered them."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,19 +22,32 @@ class WeightCast:
         self.max_rounding = 0.0
 
     def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy of `tensor` in this cast's type; raises CheckpointError for a weight out of its range."""
+        """`tensor` in this cast's type; raises CheckpointError for a weight out of its range."""
         result = tensor.to(self.dtype)
-        for before, after in zip(_chunks(tensor), _chunks(result), strict=True):
-            self._check(name, before.float(), after.float())
+        self.max_rounding = max(self.max_rounding, _change(name, tensor, result))
         return result
 
-    def _check(self, name: str, before: torch.Tensor, after: torch.Tensor) -> None:
-        if not bool(after.isfinite().all()):
+
+def to_f32(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` in f32, which holds every weight exactly; raises CheckpointError for infinities and NaN."""
+    result = tensor.float()
+    _change(name, tensor, result)
+    return result
+
+
+def _change(name: str, before: torch.Tensor, after: torch.Tensor) -> float:
+    """Largest absolute difference; raises CheckpointError where one of the two is not finite."""
+    largest = 0.0
+    for old, new in zip(_chunks(before), _chunks(after), strict=True):
+        change = float((new.float() - old.float()).abs().max())  # of infinities and NaN: inf or NaN
+        if not math.isfinite(change):
+            kind = str(after.dtype).removeprefix("torch.")
             raise CheckpointError(
-                f"{name} holds values that are no finite {str(self.dtype).removeprefix('torch.')} numbers: "
-                "the checkpoint is damaged, download it again"
+                f"{name} holds values that are no finite {kind} numbers: the checkpoint is damaged, download "
+                "it again"
             )
-        self.max_rounding = max(self.max_rounding, float((after - before).abs().max()))
+        largest = max(largest, change)
+    return largest
 
 
 def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

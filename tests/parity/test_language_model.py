@@ -117,7 +117,9 @@ def test_graph_keeps_its_cache(run: LanguageModelRun, embed: Embed, llm: Arrays)
 
 
 def test_graph_positions_with_gaps(golden_irs: Path, embed: Embed, llm: Arrays) -> None:
-    logits = _infer(golden_irs, embed(llm["input_ids"]), np.ones((1, 48)), llm["position_ids_jump"])
+    logits = _infer(
+        golden_irs, embed(llm["input_ids"]), np.ones((1, 48), dtype=np.int64), llm["position_ids_jump"]
+    )
     np.testing.assert_allclose(logits[0], llm["logits_jump"], rtol=0, atol=GRAPH_TOLERANCE)
 
 
@@ -154,7 +156,7 @@ def _infer(
     return infer(
         request,
         inputs_embeds=embeds,
-        attention_mask=mask.astype(np.int64),
+        attention_mask=mask,
         position_ids=positions,
         beam_idx=np.arange(len(embeds), dtype=np.int32),
     )
