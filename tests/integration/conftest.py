@@ -1,0 +1,58 @@
+"""Artifacts made by the real programs, once a session."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live_server import REPOSITORY
+from tests.stub_tokenizer import write_stub_tokenizer
+
+
+def run_convert(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python -m convert …` as a user runs it."""
+    command = [sys.executable, "-m", "convert", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthesised checkpoint of the published layout, a few MB."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    done = run_convert("synthesize", "--preset", "tiny", "--seed", "7", "--output", directory)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_artifacts(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three variants of the tiny checkpoint."""
+    directory = tmp_path_factory.mktemp("artifacts") / "tiny"
+    done = run_convert("export", "--checkpoint", tiny_checkpoint, "--output", directory)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def golden_artifacts(goldens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The goldens' checkpoint, completed with a tokenizer to the published layout, and exported in fp16."""
+    checkpoint = tmp_path_factory.mktemp("golden") / "checkpoint"
+    checkpoint.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(goldens / name, checkpoint / name)
+    shutil.copy(goldens / "tokenizer" / "tokenizer_config.json", checkpoint)
+    write_stub_tokenizer(checkpoint / "tokenizer.model")
+    directory = checkpoint.parent / "artifacts"
+    done = run_convert("export", "--checkpoint", checkpoint, "--output", directory, "--weights", "fp16")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def golden_chats(goldens: Path) -> list[dict[str, object]]:
+    """The five whole chats of the original code."""
+    chats: list[dict[str, object]] = json.loads((goldens / "chat.json").read_text(encoding="utf-8"))
+    return chats
