@@ -1,6 +1,5 @@
 """How much memory and how many cores this process may use: cgroup, affinity, machine; sets nothing."""
 
-import math
 import os
 from pathlib import Path
 
@@ -15,10 +14,13 @@ def memory_limit_bytes(cgroup: Path = _CGROUP) -> int:
 
 
 def num_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores by affinity (which holds the cpuset), cut to the CPU quota rounded up; at least 1."""
+    """Cores by affinity (which holds the cpuset), cut to the CPU quota rounded down; at least 1.
+
+    Down: one thread more than the quota pays for is throttled, and all others wait for it in every layer.
+    """
     available = len(os.sched_getaffinity(0))
     quota, period = _read_v2_quota(cgroup) or _read_v1_quota(cgroup) or (0, 0)
-    return max(1, min(available, math.ceil(quota / period))) if quota > 0 and period > 0 else available
+    return max(1, min(available, quota // period)) if quota > 0 and period > 0 else available
 
 
 def _read_v2_quota(cgroup: Path) -> tuple[int, int] | None:

@@ -41,7 +41,7 @@ async def create_chat_completion(request: Request, config: Config, generator: Re
 async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: Generator) -> ChatCompletion:
     created, texts = int(time.time()), []
     with closing(await generator.begin(body)) as generation:
-        async with aclosing(generation.deltas()) as deltas:  # type: ignore[type-var]
+        async with aclosing(generation.deltas()) as deltas:
             async for delta in deltas:
                 texts.append(delta.text)
         assert delta.finish_reason is not None, "deltas end with a finish reason"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from sse_starlette.event import ServerSentEvent
@@ -71,8 +71,8 @@ class _Chunks:
 
 async def _events(
     generation: Generation, config: ApiConfig, *, include_usage: bool
-) -> AsyncIterator[ServerSentEvent]:
-    async with aclosing(_answer(generation, config, include_usage=include_usage)) as answer:  # type: ignore[type-var]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    async with aclosing(_answer(generation, config, include_usage=include_usage)) as answer:
         try:
             async for data in answer:
                 yield ServerSentEvent(data, sep=_LINE_END)
@@ -84,10 +84,12 @@ async def _events(
     yield ServerSentEvent("[DONE]", sep=_LINE_END)
 
 
-async def _answer(generation: Generation, config: ApiConfig, *, include_usage: bool) -> AsyncIterator[str]:
+async def _answer(
+    generation: Generation, config: ApiConfig, *, include_usage: bool
+) -> AsyncGenerator[str, None]:
     """JSON of the chunks: role with the first token, text, finish reason alone, usage if asked for."""
     chunks = _Chunks(generation, config, include_usage=include_usage)
-    async with aclosing(generation.deltas()) as deltas:  # type: ignore[type-var]
+    async with aclosing(generation.deltas()) as deltas:
         first = True
         async for delta in deltas:
             if first:

@@ -1,7 +1,7 @@
 """One request's life: plan, admit, decode, encode, generate. Knows no HTTP and no tensors' contents."""
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +38,7 @@ class TokenEngine(Protocol):
     def is_healthy(self) -> bool: ...
     @property
     def max_model_len(self) -> int: ...
-    def stream(self, request: EngineRequest) -> AsyncIterator[TokenEvent]: ...
+    def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]: ...
     def abort(self, request_id: str) -> None: ...
 
 
@@ -183,7 +183,7 @@ class Generation:
         self._running = running
         self._aborted = False
 
-    async def deltas(self) -> AsyncIterator[TextDelta]:
+    async def deltas(self) -> AsyncGenerator[TextDelta, None]:
         """One delta per engine event, the last with a finish_reason; closing it early ends the generation.
 
         Raises EngineError if the engine or the encoder fails, NotReadyError if the service shuts down.
@@ -191,7 +191,7 @@ class Generation:
         request = await self._encode()
         if self._aborted:
             raise NotReadyError("the service is shutting down")
-        async with aclosing(self._engine.stream(request)) as events:  # type: ignore[type-var]
+        async with aclosing(self._engine.stream(request)) as events:
             async for event in events:
                 if event.finish_reason == "error":
                     raise EngineError("the engine failed")

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -66,7 +66,7 @@ class ScriptedEngine:
     def abort(self, request_id: str) -> None:
         self._aborted.add(request_id)
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[TokenEvent]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
         self.requests.append(request)
         finished = False
         try:
@@ -77,7 +77,7 @@ class ScriptedEngine:
             if not finished:
                 self.closed.append(request.request_id)
 
-    async def _events(self, request: EngineRequest) -> AsyncIterator[TokenEvent]:
+    async def _events(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
         sampling, num_tokens = request.sampling, 0
         while True:
             for byte in self.answer.encode():
