@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from convert.checkpoint_config import CheckpointConfig, expected_shapes, parse_config
+from convert.checkpoint_config import CheckpointConfig, parse_config
 from convert.errors import CheckpointError
+from convert.tensor_table import expected_shapes
 from service.artifacts import Source, hash_file
 
 CONFIG_NAME = "config.json"

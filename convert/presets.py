@@ -3,7 +3,8 @@
 import math
 from typing import Any, Literal
 
-from convert.checkpoint_config import expected_shapes, parse_config
+from convert.checkpoint_config import parse_config
+from convert.tensor_table import expected_shapes
 
 Preset = Literal["tiny", "ten-layer", "full"]
 

@@ -14,9 +14,10 @@ from typing import IO, Any
 import torch
 
 from convert.checkpoint import CONFIG_NAME, INDEX_NAME, SINGLE_NAME, TOKENIZER_NAME
-from convert.checkpoint_config import CheckpointConfig, expected_shapes, parse_config
+from convert.checkpoint_config import CheckpointConfig, parse_config
 from convert.output import fresh_directory
 from convert.presets import Preset, num_weights, preset_config
+from convert.tensor_table import expected_shapes
 from convert.vocabulary import train_vocabulary
 
 _BYTES_PER_WEIGHT = 2  # bf16

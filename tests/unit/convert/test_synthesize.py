@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from convert.checkpoint import Checkpoint
-from convert.checkpoint_config import expected_shapes
 from convert.errors import OutputError
 from convert.presets import num_weights
 from convert.synthesize import synthesize
+from convert.tensor_table import expected_shapes
 
 
 def _contents(directory: Path) -> dict[str, bytes]:
