@@ -85,9 +85,9 @@ def measure_variant(directory: Path, weights: WeightFormat, expected: Path) -> V
     manifest = read_manifest(directory)
     variant = manifest.variants[weights]
     requests = _requests(directory, manifest)
-    encode_image = ImageEncoderRun(directory / variant.image_encoder)
-    embed_text = TextEmbeddingsRun(directory / variant.text_embeddings)
-    with np.load(expected, allow_pickle=False) as arrays:
+    with pages_returned(directory), np.load(expected, allow_pickle=False) as arrays:
+        encode_image = ImageEncoderRun(directory / variant.image_encoder)
+        embed_text = TextEmbeddingsRun(directory / variant.text_embeddings)
         pixels = verification_pixels(manifest.model)
         images = _Errors()
         for n, batch in enumerate(pixels):
@@ -137,8 +137,7 @@ class _Language:
 def _compare_logits(
     path: Path, requests: tuple[ModelRequest, ...], prompts: list[Array], arrays: "np.lib.npyio.NpzFile"
 ) -> _Language:
-    with pages_returned(path.parent):
-        run = LanguageModelRun(path)
+    run = LanguageModelRun(path)
     total = _Language(_Errors())
     for n, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
         actual, expected = run.start(prompt)[_predicting(request)], arrays[f"logits_{n}"]
