@@ -126,13 +126,21 @@ def _device_config(settings: Settings) -> DeviceConfig:
     # OpenVINO counts the machine's cores; more threads than the container's share fight for it.
     is_cut = settings.device == "CPU" and cores < (os.cpu_count() or 1)
     logger.info("cores for inference: %d of %s", cores, os.cpu_count())
+    extra = {} if settings.cache_dir is None else {"CACHE_DIR": str(settings.cache_dir)}
+    if settings.inference_precision == "f32":
+        extra["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"  # it rounds activations to 8 bits, whatever the hint
     return DeviceConfig(
         device=settings.device,
         kv_cache_precision=settings.kv_cache_precision,
-        inference_precision=settings.inference_precision,
+        inference_precision=settings.inference_precision or _default_precision(settings.device),
         num_threads=cores if is_cut else None,
-        extra={} if settings.cache_dir is None else {"CACHE_DIR": str(settings.cache_dir)},
+        extra=extra,
     )
+
+
+def _default_precision(device: str) -> str | None:
+    """docs/decisions/0008-precision.md: a CPU with bf16 instructions would use them unasked."""
+    return "f32" if device == "CPU" else None
 
 
 def _encoder_properties(settings: Settings, device: DeviceConfig) -> dict[str, object]:

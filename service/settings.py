@@ -43,7 +43,8 @@ class Settings(BaseSettings):
         "u8", description="element type of the KV cache"
     )
     inference_precision: Literal["f32", "f16", "bf16"] | None = Field(
-        None, description="arithmetic of the language model; default: the device's choice; f32: exact runs"
+        None,
+        description="arithmetic of the models; default: f32 on CPU, else the device's own; f32: exact runs",
     )
     kv_cache_size: ByteSize | None = Field(
         None, gt=0, description="memory for the KV cache, e.g. 2GiB; default: a share of the memory limit"

@@ -128,3 +128,12 @@ def test_every_variant_is_served(tiny_artifacts: Path, weights: WeightFormat) ->
         answer = _alone(client, CONVERSATIONS[4])
     assert answer.usage.completion_tokens > 0
     assert answer.choices[0].finish_reason in {"stop", "length"}
+
+
+@pytest.mark.parametrize("weights", WEIGHT_FORMATS)
+def test_exact_runs_start_with_the_artifacts_golden_answer(
+    tiny_artifacts: Path, weights: WeightFormat
+) -> None:
+    with LiveServer(model_dir=tiny_artifacts, weights=weights, **EXACT) as live:
+        log = live.stop()
+    assert "the golden answer is the artifact's" in log
