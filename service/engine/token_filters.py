@@ -89,7 +89,8 @@ def _nucleus(probabilities: NDArray[np.float64], top_p: Column, min_p: Column) -
     token always stays.
     """
     before = np.cumsum(probabilities, axis=1) - probabilities
-    keep = (before < top_p) & (probabilities >= min_p * probabilities[:, :1])
+    # A top_p of 1 cuts nothing; rounding must not make the sum of all reach it before the last token.
+    keep = ((before < top_p) | (top_p >= 1)) & (probabilities >= min_p * probabilities[:, :1])
     keep[:, 0] = True
     kept: NDArray[np.float64] = probabilities * keep
     kept /= kept.sum(axis=1, keepdims=True)
