@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import StartupError
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _KEEP_ALIVE_S = 75  # longer than a gateway keeps idle connections, so that it never meets one just closed
+_REQUEST_HEAD_S = 30.0  # for a request line and its headers to arrive
 _LAST_WORDS_S = 5  # for replies to requests that were ended at the drain timeout
 
 
@@ -34,9 +36,49 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
+        # create_server repeats the address within the text.
+        reason = (error.strerror or type(error).__name__).partition(" (while")[0]
         raise StartupError(
-            f"cannot listen on {host} port {port} ({error.strerror}): set MINICPMV_HOST or MINICPMV_PORT"
+            f"cannot listen on {host} port {port} ({reason}): set MINICPMV_HOST or MINICPMV_PORT"
         ) from None
+
+
+class _Connection(H11Protocol):
+    """Ends a connection on which a request's head does not arrive in time; uvicorn's own waits for ever."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_head_timer()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_answering:
+            self._stop_head_timer()
+        elif self._head_timer is None:
+            self._start_head_timer()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(_REQUEST_HEAD_S, self._on_head_timeout)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _on_head_timeout(self) -> None:
+        self._head_timer = None
+        if not self._is_answering:
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -56,6 +98,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=_Connection,
                 log_config=None,
                 access_log=False,
                 server_header=False,
