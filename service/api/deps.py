@@ -26,20 +26,25 @@ class ApiConfig:
     send_timeout_s: float = 120.0  # how long a client may take nothing of its stream
 
 
-def _config(request: Request) -> ApiConfig:
+# Coroutines, though they wait for nothing: FastAPI runs plain functions on threads of its own.
+
+
+async def _config(request: Request) -> ApiConfig:
     config: ApiConfig = request.app.state.config
     return config
 
 
-def _availability(request: Request) -> Availability:
+async def _availability(request: Request) -> Availability:
     availability: Availability = request.app.state.availability
     return availability
 
 
-def _generator(request: Request) -> Generator:
-    return _availability(request).require_generator()
-
-
 Config = Annotated[ApiConfig, Depends(_config)]
 ServiceAvailability = Annotated[Availability, Depends(_availability)]
+
+
+async def _generator(availability: ServiceAvailability) -> Generator:
+    return availability.require_generator()
+
+
 ReadyGenerator = Annotated[Generator, Depends(_generator)]
