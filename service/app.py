@@ -158,6 +158,11 @@ def _engine_config(settings: Settings, manifest: Manifest, language_model: Langu
     if budget is None:
         blocks = -(-context // language_model.block_size) * settings.max_num_seqs
         budget = min(blocks * language_model.block_bytes, memory_limit_bytes() // _KV_CACHE_SHARE)
+    elif settings.device == "CPU" and budget > memory_limit_bytes():
+        raise StartupError(
+            f"MINICPMV_KV_CACHE_SIZE: {budget >> 20} MiB is more than this machine or container has "
+            f"({memory_limit_bytes() >> 20} MiB)"
+        )
     logger.info("KV cache: %d MiB of %s", budget >> 20, settings.kv_cache_precision)
     return EngineConfig(
         max_position_embeddings=context,

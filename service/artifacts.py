@@ -149,7 +149,7 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST_NAME
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise ArtifactError(
             f"no readable {MANIFEST_NAME} in {directory}: point MINICPMV_MODEL_DIR at a directory "
             "written by `python -m convert export`"

@@ -138,6 +138,10 @@ def _cut_the_manifest(directory: Path) -> None:
     (directory / "manifest.json").write_text(text[: len(text) // 2], encoding="utf-8")
 
 
+def _scramble_the_manifest(directory: Path) -> None:
+    (directory / "manifest.json").write_bytes(b"\xff\xfe{")
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -145,6 +149,7 @@ def _cut_the_manifest(directory: Path) -> None:
         (_remove_the_tokenizer, "tokenizer.model"),
         (_bump_the_format, "manifest.json"),
         (_cut_the_manifest, "manifest.json"),
+        (_scramble_the_manifest, "manifest.json"),
     ],
 )
 def test_damaged_artifacts_end_the_start_in_one_line(
@@ -161,7 +166,11 @@ def test_damaged_artifacts_end_the_start_in_one_line(
 
 @pytest.mark.parametrize(
     ("variables", "named"),
-    [({"MINICPMV_DEVICE": "NOSUCH"}, "NOSUCH"), ({"MINICPMV_KV_CACHE_SIZE": "10"}, "KV cache")],
+    [
+        ({"MINICPMV_DEVICE": "NOSUCH"}, "NOSUCH"),
+        ({"MINICPMV_KV_CACHE_SIZE": "10"}, "KV cache"),
+        ({"MINICPMV_KV_CACHE_SIZE": "9000TiB"}, "MINICPMV_KV_CACHE_SIZE"),
+    ],
 )
 def test_what_fails_while_loading_ends_the_process(variables: dict[str, str], named: str) -> None:
     with socket.socket() as probe:
