@@ -108,7 +108,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         source = _flag(name) if name in given else f"{PREFIX}{name.upper()}"
-        raise StartupError(f"{source}: {first['msg']}") from None
+        raise StartupError(f"{source}: {first['msg'].removeprefix('Value error, ')}") from None
     return _with_keys_of_file(settings)
 
 

@@ -71,6 +71,7 @@ def test_mistakes_are_named_in_one_line(
         _read(monkeypatch, *arguments, **variables)
     assert named in caught.value.message
     assert "\n" not in caught.value.message
+    assert "Value error" not in caught.value.message
     assert KEY not in caught.value.message
 
 
