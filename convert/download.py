@@ -41,6 +41,7 @@ def _download(hub_id: str, revision: str | None) -> FoundCheckpoint:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -48,6 +49,8 @@ def _download(hub_id: str, revision: str | None) -> FoundCheckpoint:
 
     try:
         path = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(ALLOWED)))
+    except HFValidationError:
+        raise CheckpointError(f"{hub_id} is no hub id such as openbmb/MiniCPM-V-2") from None
     except GatedRepoError:
         raise DownloadError(
             f"{hub_id} asks for consent: accept it on the hub and run `hf auth login`"

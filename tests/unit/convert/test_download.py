@@ -64,5 +64,11 @@ def test_what_is_neither_is_told(name: str) -> None:
         find_checkpoint(name)
 
 
+@pytest.mark.parametrize("name", ["a--b/..", "-a/b", "a/b."])
+def test_what_the_hub_would_not_take_is_told(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no hub id"):
+        find_checkpoint(name)
+
+
 def test_no_code_and_no_pickle_is_fetched() -> None:
     assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in ALLOWED)
