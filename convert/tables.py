@@ -47,17 +47,17 @@ def verification_table(manifest: Manifest) -> Table:
         table.add_column(column, justify="left" if column == "variant" else "right", overflow="fold")
     for weights, variant in manifest.variants.items():
         if variant.verification is not None:
-            table.add_row(weights, *_cells(variant.verification))
-    table.caption = "parts: max error / mean error"
+            table.add_row(weights, *_cells(variant.verification), end_section=True)
+    table.caption = "parts: max error, below it the mean"
     return table
 
 
 def _cells(report: VerificationReport) -> list[str]:
     parts = [getattr(report, part) for part in PARTS]
     return [
-        *(f"{part.max_error:.2g} / {part.mean_error:.2g}" for part in parts),
+        *(f"{part.max_error:.2g}\n{part.mean_error:.2g}" for part in parts),
         f"{report.kl_divergence:.2g}",
-        f"{report.identical_greedy_tokens:.1%} of {report.num_positions}",
+        f"{report.identical_greedy_tokens:.1%}\nof {report.num_positions}",
     ]
 
 
