@@ -23,8 +23,7 @@ Ready. Try, in another terminal, from this directory:
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
-    host = environment.get("MINICPMV_HOST", "127.0.0.1")
-    host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
+    host = _reachable(environment.get("MINICPMV_HOST", "127.0.0.1"))
     port = environment.get("MINICPMV_PORT", "8000")
     key = ' -H "Authorization: Bearer $KEY"' if environment.get("MINICPMV_API_KEYS") else ""
     service_pid = os.getppid()
@@ -35,9 +34,16 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
     print(_ASK.format(host=host, port=port, key=key, image_url=_IMAGE_URL), flush=True)
 
 
+def _reachable(host: str) -> str:
+    """Where a server that listens on `host` answers, as it stands in a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
 def _is_ready(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy reaches this machine
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
+        with direct.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
