@@ -35,7 +35,9 @@ def _first_fault(fault: ErrorDetails) -> InvalidValueError:
         return InvalidValueError("the body is not valid JSON")
     param = dotted(fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return UnsupportedFieldError(f"{param} is not a field this server knows", param)
+        return UnsupportedFieldError(
+            f"{param or 'this name'} is not a field this server knows", param or None
+        )
     return InvalidValueError(f"{param or 'the body'}: {fault['msg']}", param or None)
 
 

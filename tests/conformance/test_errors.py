@@ -21,6 +21,8 @@ IMAGE_URL = "messages[0].content[0].image_url.url"
     ("fields", "param"),
     [
         ({"max_tokens": True}, "max_tokens"),
+        ({"<text>": 1}, None),
+        ({"": 1}, None),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_tokens": "9"}, "max_tokens"),
