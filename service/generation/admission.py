@@ -1,8 +1,5 @@
 """How many requests are inside the service at once; knows nothing of what they ask."""
 
-from types import TracebackType
-from typing import Self
-
 from service.errors import OverloadedError
 
 
@@ -31,11 +28,3 @@ class AdmissionSlot:
         admission, self._admission = self._admission, None
         if admission is not None:
             admission.num_in_flight -= 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()

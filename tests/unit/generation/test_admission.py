@@ -14,7 +14,8 @@ def test_a_place_is_given_back_once() -> None:
     first.release()
     first.release()
     assert admission.num_in_flight == 1
-    with admission.enter():
-        assert admission.num_in_flight == 2
+    third = admission.enter()
+    assert admission.num_in_flight == 2
+    third.release()
     second.release()
     assert admission.num_in_flight == 0
