@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from service.engine.block_manager import BlockManager
-from service.engine.scheduler import Scheduler, min_batched_tokens
+from service.engine.scheduler import PrefixCaching, Scheduler, min_batched_tokens
 from service.engine.step_loop import EngineStats, Runner, StepLoop
 from service.engine.token_events import EngineRequest, FinishReason, TokenEvent
 from service.errors import ContextLengthError, InvalidValueError, NotReadyError, StartupError
@@ -31,6 +31,7 @@ class EngineConfig:
     kv_cache_bytes: int  # memory for keys and values
     max_num_seqs: int = 16  # sequences that run at once
     max_num_batched_tokens: int = 512  # tokens per step, at least min_batched_tokens
+    enable_prefix_caching: bool = True  # requests share the KV blocks of equal beginnings
 
 
 class PagedModel(Protocol):
@@ -40,6 +41,8 @@ class PagedModel(Protocol):
     def block_size(self) -> int: ...
     @property
     def block_bytes(self) -> int: ...
+    @property
+    def quantises_kv_cache(self) -> bool: ...
     @property
     def hidden_size(self) -> int: ...
     @property
@@ -63,9 +66,12 @@ class Engine:
         self._hidden_size = language_model.hidden_size
         self._vocab_size = language_model.vocab_size
         block_manager = BlockManager(num_blocks, language_model.block_size)
+        caching: PrefixCaching = "off"
+        if config.enable_prefix_caching:  # docs/decisions/0009-prefix-cache.md
+            caching = "prefilled" if language_model.quantises_kv_cache else "all"
         self._step_loop = StepLoop(
             language_model.new_runner(num_blocks, config.max_num_seqs, config.max_num_batched_tokens),
-            Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens),
+            Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens, caching),
             self._vocab_size,
             config.eos_token_id,
         )
@@ -147,6 +153,7 @@ class Engine:
             raise InvalidValueError("the prompt has a token id outside the vocabulary", "messages")
         end = 0
         for span in request.image_spans:
+            assert len(span.digest) == 32, "without its digest, an image would be taken for another"
             fits = end <= span.start and span.embeddings.shape[1:] == (self._hidden_size,)
             end = span.start + len(span.embeddings)
             if not fits or end > num_prompt:

@@ -36,6 +36,11 @@ class KVCacheLayout:
         """Memory of one block over all layers."""
         return sum(port.block_bytes for port in self.ports)
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether keys or values are integers with scales: a block's bits depend on how it was filled."""
+        return any(port.element_type.is_integral() for port in self.ports)
+
 
 def read_layout(compiled: ov.CompiledModel) -> KVCacheLayout:
     """The layout the plug-in chose, from the compiled model's inputs.

@@ -56,6 +56,11 @@ class LanguageModel:
         return self._layout.block_bytes
 
     @property
+    def quantises_kv_cache(self) -> bool:
+        """Whether keys and values share scales with others of their block, see KVCacheLayout.is_quantised."""
+        return self._layout.is_quantised
+
+    @property
     def hidden_size(self) -> int:
         return int(self._text_embeddings.output(0).partial_shape[2].get_length())
 

@@ -36,7 +36,8 @@ class ModelRunner:
         self._position_ids = ov.Tensor(ov.Type.i64, ov.Shape([tokens]))
         self._past_lens = ov.Tensor(ov.Type.i32, ov.Shape([seqs]))
         self._subsequence_begins = ov.Tensor(ov.Type.i32, ov.Shape([seqs + 1]))
-        self._block_indices = ov.Tensor(ov.Type.i32, ov.Shape([kv_cache.num_blocks]))
+        # Sequences share blocks, so together they can name more than there are.
+        self._block_indices = ov.Tensor(ov.Type.i32, ov.Shape([seqs * kv_cache.num_blocks]))
         self._block_indices_begins = ov.Tensor(ov.Type.i32, ov.Shape([seqs + 1]))
         self._max_context_len = ov.Tensor(ov.Type.i32, ov.Shape([]))
         self._sampled_tokens_indices = ov.Tensor(ov.Type.i64, ov.Shape([seqs]))

@@ -2,14 +2,19 @@
 
 Decode first, then the prefills under way, then new ones, first come first served. When blocks run out the
 youngest sequence gives up its own and is computed again later (preemption by recompute): its tokens and its
-sampler's state stay, so its answer does too.
+sampler's state stay, so its answer does too. What is computed of a sequence that starts (again) is taken over
+from the prefix cache, in whole blocks.
 """
 
 from collections import deque
+from typing import Literal
 
 from service.engine.batch import Batch, ScheduledChunk
 from service.engine.block_manager import BlockManager
 from service.engine.sequence import Sequence
+
+PrefixCaching = Literal["off", "prefilled", "all"]
+"""Which blocks later sequences may share: none, those written as a whole by one chunk, every full one."""
 
 
 def min_batched_tokens(max_num_seqs: int, block_size: int) -> int:
@@ -20,7 +25,13 @@ def min_batched_tokens(max_num_seqs: int, block_size: int) -> int:
 class Scheduler:
     """Both queues are in order of arrival, and everything running arrived before everything waiting."""
 
-    def __init__(self, block_manager: BlockManager, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self,
+        block_manager: BlockManager,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        prefix_caching: PrefixCaching = "off",
+    ) -> None:
         assert max_num_batched_tokens >= min_batched_tokens(max_num_seqs, block_manager.block_size)
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
@@ -28,6 +39,9 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self.num_prefix_queries = 0  # tokens of all sequences when they were first admitted
+        self.num_prefix_hits = 0  # of them, found in the cache
+        self._prefix_caching = prefix_caching
 
     @property
     def has_work(self) -> bool:
@@ -38,12 +52,25 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence that ended or was aborted, and free its blocks."""
+        """Forget a sequence that ended or was aborted, and free its blocks; their content stays known."""
         self.block_manager.release(sequence.block_table)
         if sequence in self.running:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
+
+    def advance(self, sequence: Sequence, num_new_tokens: int) -> None:
+        """Count tokens that a step has computed; the blocks they filled can be shared from now on."""
+        begin = sequence.num_computed_tokens
+        sequence.num_computed_tokens += num_new_tokens
+        if self._prefix_caching == "off":
+            return
+        blocks = self.block_manager
+        block_size = blocks.block_size
+        first = begin // block_size if self._prefix_caching == "all" else blocks.blocks_for(begin)
+        for index in range(first, sequence.num_computed_tokens // block_size):
+            block = int(sequence.block_table.block_indices[index])
+            blocks.register(block, sequence.block_digest(index, block_size))
 
     def schedule(self) -> Batch:
         """The next step; every chunk's blocks are allocated. Empty only if nothing runs or waits."""
@@ -90,35 +117,55 @@ class Scheduler:
         return budget
 
     def _start_prefills(self, chunks: list[ScheduledChunk], budget: int) -> None:
-        while self.waiting and len(self.running) < self.max_num_seqs:
+        while self.waiting and budget and len(self.running) < self.max_num_seqs:
             sequence = self.waiting[0]
-            if not self._prefill_len(sequence, budget) or not self._admits(sequence):
+            cached = self._cached_prefix(sequence)
+            num_uncomputed = sequence.num_tokens - len(cached) * self.block_manager.block_size
+            if not self._prefill_len(num_uncomputed, budget) or not self._admits(sequence, cached):
                 break
-            self.block_manager.grow(sequence.block_table, sequence.num_tokens)
             self.running.append(self.waiting.popleft())
+            self._take_over(sequence, cached)
+            self.block_manager.grow(sequence.block_table, sequence.num_tokens)
             budget = self._add_prefill(sequence, chunks, budget)
 
-    def _admits(self, sequence: Sequence) -> bool:
+    def _cached_prefix(self, sequence: Sequence) -> list[int]:
+        """Blocks that hold its longest known prefix, which leaves at least one token to run."""
+        if self._prefix_caching == "off":
+            return []
+        block_size = self.block_manager.block_size
+        num_blocks = (sequence.num_tokens - 1) // block_size
+        return self.block_manager.find(sequence.block_digest(i, block_size) for i in range(num_blocks))
+
+    def _admits(self, sequence: Sequence, cached: list[int]) -> bool:
         """All blocks of what it has to compute, and one more for every sequence that already runs: without
         that headroom a newcomer would be preempted, and its prefill lost, a few tokens later."""
-        needed = self.block_manager.blocks_for(sequence.num_tokens)
-        return needed + len(self.running) <= self.block_manager.num_free
+        needed = self.block_manager.blocks_for(sequence.num_tokens) - len(cached)
+        return needed + len(self.running) <= self.block_manager.num_free_beside(cached)
+
+    def _take_over(self, sequence: Sequence, cached: list[int]) -> None:
+        self.block_manager.share(sequence.block_table, cached)
+        sequence.num_computed_tokens = len(cached) * self.block_manager.block_size
+        if sequence.num_cached_tokens is None:  # not again after a preemption
+            sequence.num_cached_tokens = sequence.num_computed_tokens
+            if self._prefix_caching != "off":
+                self.num_prefix_queries += sequence.num_tokens
+                self.num_prefix_hits += sequence.num_computed_tokens
 
     def _add_prefill(self, sequence: Sequence, chunks: list[ScheduledChunk], budget: int) -> int:
         """Append what the budget allows of a prefill; what is left then, 0 if the prefill is not finished."""
-        num_new_tokens = self._prefill_len(sequence, budget)
+        num_new_tokens = self._prefill_len(sequence.num_uncomputed, budget)
         if num_new_tokens:
             chunks.append(self._chunk(sequence, num_new_tokens))
         return budget - num_new_tokens if num_new_tokens == sequence.num_uncomputed else 0
 
-    def _prefill_len(self, sequence: Sequence, budget: int) -> int:
+    def _prefill_len(self, num_uncomputed: int, budget: int) -> int:
         """All that is left, or as many whole blocks as the budget holds.
 
         Keys are quantised per block: when every cut of a prefill is at a block's end, a u8 cache holds the
         same bits however the prompt was cut, and the answer does not depend on what else was in the batch.
         """
-        if sequence.num_uncomputed <= budget:
-            return sequence.num_uncomputed
+        if num_uncomputed <= budget:
+            return num_uncomputed
         return budget - budget % self.block_manager.block_size
 
     def _chunk(self, sequence: Sequence, num_new_tokens: int) -> ScheduledChunk:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.batch import ScheduledChunk
+from service.engine.block_digest import block_digest, root_digest
 from service.engine.block_manager import BlockTable
 from service.engine.sampler import SamplerState
 from service.engine.token_events import EngineRequest, FinishReason, ImageSpan
@@ -13,9 +14,11 @@ class Sequence:
     """A prompt and what was generated after it. `sequence_id` grows with arrival."""
 
     __slots__ = (
+        "_block_digests",
         "_token_ids",
         "block_table",
         "eos_token_id",
+        "num_cached_tokens",
         "num_computed_tokens",
         "num_tokens",
         "request",
@@ -38,6 +41,8 @@ class Sequence:
         self.eos_token_id = eos_token_id
         self.num_tokens = len(request.token_ids)
         self.num_computed_tokens = 0  # tokens whose keys and values are in the cache
+        self.num_cached_tokens: int | None = None  # of them, found there at first admission; None before
+        self._block_digests: list[bytes] = []
         self._token_ids: NDArray[np.int64] = np.empty(
             self.num_tokens + request.sampling.max_tokens, dtype=np.int64
         )
@@ -79,6 +84,18 @@ class Sequence:
             return ()
         spans = self.request.image_spans
         return tuple(span for span in spans if span.start < end and begin < span.start + len(span.embeddings))
+
+    def block_digest(self, index: int, block_size: int) -> bytes:
+        """Digest of its `index`-th block, whose tokens must all be known; each is computed once."""
+        digests = self._block_digests
+        while len(digests) <= index:
+            begin = len(digests) * block_size
+            end = begin + block_size
+            assert end <= self.num_tokens, "a block that is not full has no digest"
+            parent = digests[-1] if digests else root_digest(self.request.cache_salt)
+            spans = self._spans_between(begin, end)
+            digests.append(block_digest(parent, self._token_ids[begin:end], begin, spans))
+        return digests[index]
 
     def append(self, token_id: int) -> FinishReason | None:
         """Take a sampled token; says why the sequence ends with it, if it does."""

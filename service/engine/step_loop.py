@@ -31,6 +31,8 @@ class EngineStats:
     used_blocks: int
     total_blocks: int
     preemptions: int  # since the start
+    prefix_cache_queries: int = 0  # tokens of admitted prompts since the start
+    prefix_cache_hits: int = 0  # of them, found in the prefix cache
 
 
 class StepLoop:
@@ -64,6 +66,8 @@ class StepLoop:
             blocks.num_used,
             blocks.num_blocks,
             self._scheduler.num_preemptions,
+            self._scheduler.num_prefix_queries,
+            self._scheduler.num_prefix_hits,
         )
 
     def add(self, request: EngineRequest) -> None:
@@ -94,7 +98,7 @@ class StepLoop:
             return []
         logits = self._runner.run(batch)
         for chunk in batch.chunks:
-            self._sequences[chunk.sequence_id].num_computed_tokens += len(chunk.token_ids)
+            self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
         sampled = [self._sequences[sequence_id] for sequence_id in batch.sampled_sequence_ids]
         if not sampled:
             return []
@@ -105,13 +109,16 @@ class StepLoop:
 
     def _advance(self, sequence: Sequence, token: int) -> TokenEvent:
         request_id = sequence.request.request_id
+        num_cached = 0 if sequence.num_generated else sequence.num_cached_tokens or 0
         if token == FAILED:
+            self._scheduler.block_manager.forget(sequence.block_table)  # what is in them may be broken
             self._remove(sequence)
-            return TokenEvent(request_id, (), "error")
+            return TokenEvent(request_id, (), "error", num_cached_tokens=num_cached)
         finish_reason: FinishReason | None = sequence.append(token)
         if finish_reason is not None:
             self._remove(sequence)
-        return TokenEvent(request_id, (token,), finish_reason, token if finish_reason == "stop" else None)
+        stop_token_id = token if finish_reason == "stop" else None
+        return TokenEvent(request_id, (token,), finish_reason, stop_token_id, num_cached)
 
     def _remove(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)

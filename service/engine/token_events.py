@@ -17,7 +17,7 @@ class ImageSpan:
 
     start: int  # index of the first slot in token_ids
     embeddings: NDArray[np.float32]  # [query_num, hidden_size]
-    digest: bytes  # 32 bytes: everything the embeddings depend on (pixels, size)
+    digest: bytes  # 32 bytes: everything the embeddings depend on (pixels, size); equal digests share KV
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,7 @@ class EngineRequest:
     token_ids: NDArray[np.int64]  # [num_prompt_tokens]
     image_spans: tuple[ImageSpan, ...]  # in order, not overlapping
     sampling: SamplingParams
+    cache_salt: bytes = b""  # only requests with the same salt share KV blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,12 @@ class TokenEvent:
 
     `finish_reason` is set in exactly one event, the last one. The token that ended the sequence (eos or a
     stop id) is in `token_ids` too; `stop_token_id` names it. "abort" follows Engine.abort, "error" a failure
-    of the engine; both carry no tokens.
+    of the engine; both carry no tokens. `num_cached_tokens` stands in the first event that a step brings: how
+    many of the prompt's tokens were found in the cache when the request was first admitted.
     """
 
     request_id: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
+    num_cached_tokens: int = 0

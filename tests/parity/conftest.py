@@ -1,5 +1,6 @@
 """The goldens' checkpoint as IRs, exported by our own convert."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -91,5 +92,5 @@ def chat_prompt(chat: Arrays, name: str) -> tuple[NDArray[np.int64], tuple[Image
     for index, (start, end) in enumerate(bounds):
         embeddings = chat[f"{name}_vision"][index]
         assert end - start == len(embeddings)
-        spans.append(ImageSpan(start, embeddings, bytes(32)))
+        spans.append(ImageSpan(start, embeddings, hashlib.sha256(embeddings.tobytes()).digest()))
     return token_ids, tuple(spans)

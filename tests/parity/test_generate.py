@@ -1,8 +1,10 @@
 """Whole greedy answers of the original through the paged engine, in every kind of company."""
 
 import asyncio
+import hashlib
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ import pytest
 
 from service.engine.block_manager import BlockManager
 from service.engine.engine import Engine, EngineConfig
-from service.engine.language_model import LanguageModel
+from service.engine.language_model import DeviceConfig, LanguageModel
 from service.engine.sampler import Sampler, SamplerState
 from service.engine.sampling_params import SamplingParams
-from service.engine.scheduler import Scheduler
+from service.engine.scheduler import PrefixCaching, Scheduler
 from service.engine.step_loop import StepLoop
-from service.engine.token_events import EngineRequest
+from service.engine.token_events import EngineRequest, ImageSpan
 from tests.parity.conftest import Arrays, chat_prompt
 
 Run = dict[str, Any]
@@ -50,24 +52,28 @@ async def answer(engine: Engine, request: EngineRequest) -> list[int]:
     return tokens
 
 
-def new_engine(model: LanguageModel, num_blocks: int, max_num_seqs: int, budget: int) -> Engine:
+def new_engine(
+    model: LanguageModel, num_blocks: int, max_num_seqs: int, budget: int, caching: bool = True
+) -> Engine:
     config = EngineConfig(
         max_position_embeddings=4096,
         eos_token_id=2,
         kv_cache_bytes=num_blocks * model.block_bytes,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
+        enable_prefix_caching=caching,
     )
     return Engine(model, config)
 
 
 @pytest.mark.parametrize(
-    ("num_blocks", "max_num_seqs", "budget"),
+    ("num_blocks", "max_num_seqs", "budget", "caching"),
     [
-        pytest.param(600, 1, 4096, id="alone"),
-        pytest.param(600, 36, 512, id="all_at_once"),
-        pytest.param(600, 8, 39, id="small_chunks"),
-        pytest.param(14, 8, 64, id="few_blocks"),
+        pytest.param(600, 1, 4096, True, id="alone"),
+        pytest.param(600, 36, 512, True, id="all_at_once"),
+        pytest.param(600, 36, 512, False, id="no_cache"),
+        pytest.param(600, 8, 39, True, id="small_chunks"),
+        pytest.param(14, 8, 64, True, id="few_blocks"),
     ],
 )
 async def test_greedy_answers_are_the_originals(
@@ -78,23 +84,38 @@ async def test_greedy_answers_are_the_originals(
     num_blocks: int,
     max_num_seqs: int,
     budget: int,
+    caching: bool,
 ) -> None:
-    engine = new_engine(exact_model, num_blocks, max_num_seqs, budget)
+    """Twice: the second time, what is left of the first is found."""
+    engine = new_engine(exact_model, num_blocks, max_num_seqs, budget, caching)
     engine.start()
     requests = [engine_request(run, generate, chat) for run in greedy_runs]
-    answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+    hits = [0]
+    for _ in range(2):
+        answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+        for run, tokens in zip(greedy_runs, answers, strict=True):
+            assert tokens == run["new_ids"], run["name"]
+        hits.append(engine.stats().prefix_cache_hits - hits[-1])
     engine.stop()
-    for run, tokens in zip(greedy_runs, answers, strict=True):
-        assert tokens == run["new_ids"], run["name"]
-    assert engine.stats().used_blocks == 0
+    stats = engine.stats()
+    assert stats.used_blocks == 0
+    if not caching:
+        assert stats.prefix_cache_queries == stats.prefix_cache_hits == 0
+    elif num_blocks == 600:  # nothing is evicted
+        block_size = exact_model.block_size
+        assert hits[2] == sum((len(r.token_ids) - 1) // block_size * block_size for r in requests) > hits[1]
 
 
 def drain(
-    model: LanguageModel, requests: list[EngineRequest], num_blocks: int, preempt_rate: float
+    model: LanguageModel,
+    requests: list[EngineRequest],
+    num_blocks: int,
+    preempt_rate: float,
+    caching: PrefixCaching = "off",
 ) -> tuple[list[list[int]], int]:
     """Answers, and the number of preemptions, of a loop that also loses its youngest sequence at random."""
     rng = random.Random(7)
-    scheduler = Scheduler(BlockManager(num_blocks, model.block_size), 6, 64)
+    scheduler = Scheduler(BlockManager(num_blocks, model.block_size), 6, 64, caching)
     loop = StepLoop(model.new_runner(num_blocks, 6, 64), scheduler, model.vocab_size, eos_token_id=2)
     answers: dict[str, list[int]] = {request.request_id: [] for request in requests}
     for request in requests:
@@ -107,17 +128,25 @@ def drain(
     return list(answers.values()), loop.stats.preemptions
 
 
+@pytest.mark.parametrize("caching", ["off", "all"])
 def test_greedy_answers_survive_preemption(
-    exact_model: LanguageModel, greedy_runs: list[Run], generate: Arrays, chat: Arrays
+    exact_model: LanguageModel,
+    greedy_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    caching: PrefixCaching,
 ) -> None:
     requests = [engine_request(run, generate, chat) for run in greedy_runs]
-    answers, num_preemptions = drain(exact_model, requests, num_blocks=40, preempt_rate=0.2)
+    answers, num_preemptions = drain(exact_model, requests, 40, preempt_rate=0.2, caching=caching)
     assert num_preemptions > 20
     for run, tokens in zip(greedy_runs, answers, strict=True):
         assert tokens == run["new_ids"], run["name"]
 
 
-def test_sampled_answers_survive_company_and_preemption(exact_model: LanguageModel, generate: Arrays) -> None:
+@pytest.mark.parametrize("caching", ["off", "all"])
+def test_sampled_answers_survive_company_and_preemption(
+    exact_model: LanguageModel, generate: Arrays, caching: PrefixCaching
+) -> None:
     """Long seeded answers, each alone and then all together with too few blocks."""
     requests = []
     for index in range(12):
@@ -126,10 +155,42 @@ def test_sampled_answers_survive_company_and_preemption(exact_model: LanguageMod
         )
         requests.append(EngineRequest(str(index), generate[f"text{index % 6}_ids"], (), sampling))
     alone = [drain(exact_model, [request], num_blocks=100, preempt_rate=0)[0][0] for request in requests]
-    together, num_preemptions = drain(exact_model, requests, num_blocks=9, preempt_rate=0)
+    together, num_preemptions = drain(exact_model, requests, 9, preempt_rate=0, caching=caching)
     assert num_preemptions > 0
     assert together == alone
     assert len({tuple(tokens) for tokens in alone}) == 12
+
+
+def changed(span: ImageSpan) -> ImageSpan:
+    """The same slots, filled by another image."""
+    embeddings = span.embeddings[::-1].copy()
+    return ImageSpan(span.start, embeddings, hashlib.sha256(embeddings.tobytes()).digest())
+
+
+@pytest.mark.parametrize("precision", ["f32", "u8"])
+async def test_conversations_about_images_are_answered_alike_with_and_without_cache(
+    load_model: Callable[[DeviceConfig], LanguageModel], chat: Arrays, precision: str
+) -> None:
+    """Turns that go on from one another, and between them the same words about another image."""
+    model = load_model(DeviceConfig(kv_cache_precision=precision, inference_precision="f32"))
+    engines = [new_engine(model, 200, 4, 128, caching) for caching in (True, False)]
+    for engine in engines:
+        engine.start()
+    sampling = SamplingParams(max_tokens=40, ignore_eos=True)
+    num_found = []
+    for name in ("c0_noslice", "c1_slice2"):
+        token_ids, spans = chat_prompt(chat, name)
+        others = (*spans[:-1], changed(spans[-1]))
+        for _turn in range(3):
+            for images in (spans, others):
+                request = EngineRequest("a", token_ids, images, sampling)
+                cached, alone = [await answer(engine, request) for engine in engines]
+                assert cached == alone
+            num_found.append(engines[0].stats().prefix_cache_hits)
+            token_ids = np.concatenate([token_ids, cached, token_ids[-5:]])
+    for engine in engines:
+        engine.stop()
+    assert num_found == sorted(set(num_found))  # every turn finds something
 
 
 @pytest.mark.parametrize("history", [True, False])

@@ -1,6 +1,8 @@
-"""A small honest fake of the language model: its KV cache holds token ids, its next token depends on all of
-them as read back through the block table, so a wrong block, position or chunk changes the answer."""
+"""A small honest fake of the language model: its KV cache holds token ids and what images show, its next
+token depends on all of them as read back through the block table, so a wrong block, position, chunk or image
+changes the answer."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 
@@ -23,6 +25,14 @@ def next_token(context: NDArray[np.int64]) -> int:
     return 3 + digest % (VOCAB_SIZE - 3)
 
 
+def visible(request: EngineRequest) -> NDArray[np.int64]:
+    """The prompt as the model sees it, [num_prompt_tokens]: in a slot what its embedding says, not its id."""
+    context = request.token_ids.copy()
+    for span in request.image_spans:
+        context[span.start : span.start + len(span.embeddings)] = span.embeddings[:, 0]
+    return context
+
+
 def greedy_answer(prompt: NDArray[np.int64], num_tokens: int) -> list[int]:
     """What any engine must answer, computed with no engine at all."""
     context = prompt
@@ -32,9 +42,16 @@ def greedy_answer(prompt: NDArray[np.int64], num_tokens: int) -> list[int]:
 
 
 class ScriptedRunner:
-    """Stores what it is given where it is told, and looks it up again."""
+    """Stores what it is given where it is told, and looks it up again.
 
-    def __init__(self, num_blocks: int, block_size: int, on_run: Callable[[Batch], None]) -> None:
+    With `quantises`, what it stores in a block depends, as in a u8 cache, on how the block was filled: a
+    chunk that begins inside a block spoils it a little.
+    """
+
+    def __init__(
+        self, num_blocks: int, block_size: int, on_run: Callable[[Batch], None], quantises: bool = False
+    ) -> None:
+        self._quantises = quantises
         self._block_size = block_size
         self._cache = np.full((num_blocks, block_size), -1, dtype=np.int64)
         self._on_run = on_run
@@ -51,7 +68,14 @@ class ScriptedRunner:
     def _write(self, chunk: ScheduledChunk) -> None:
         context_len = chunk.past_len + len(chunk.token_ids)
         assert len(chunk.block_indices) == -(-context_len // self._block_size)
-        for position, token in enumerate(chunk.token_ids.tolist(), chunk.past_len):
+        tokens = chunk.token_ids.copy()
+        for span in chunk.image_spans:
+            for slot, value in enumerate(span.embeddings[:, 0], span.start - chunk.past_len):
+                if 0 <= slot < len(tokens):
+                    tokens[slot] = value
+        if self._quantises and chunk.past_len % self._block_size:
+            self._cache[chunk.block_indices[chunk.past_len // self._block_size]] += 1000
+        for position, token in enumerate(tokens.tolist(), chunk.past_len):
             block = chunk.block_indices[position // self._block_size]
             self._cache[block, position % self._block_size] = token
 
@@ -69,6 +93,7 @@ class ScriptedModel:
     block_size = 4
     block_bytes = 10
     hidden_size = 8
+    quantises_kv_cache = False
     vocab_size = VOCAB_SIZE
 
     def __init__(self) -> None:
@@ -94,7 +119,15 @@ def request(
     prompt: list[int],
     sampling: SamplingParams | None = None,
     image_spans: tuple[ImageSpan, ...] = (),
+    cache_salt: bytes = b"",
 ) -> EngineRequest:
-    return EngineRequest(
-        request_id, np.array(prompt, dtype=np.int64), image_spans, sampling or SamplingParams(max_tokens=5)
-    )
+    sampling = sampling or SamplingParams(max_tokens=5)
+    return EngineRequest(request_id, np.array(prompt, dtype=np.int64), image_spans, sampling, cache_salt)
+
+
+def image_span(start: int, pixels: bytes, num_slots: int = 6) -> ImageSpan:
+    """The slots of a slice, as the vision room would give them: its pixels decide digest and embeddings."""
+    digest = hashlib.sha256(pixels).digest()
+    values = np.frombuffer(digest, dtype=np.uint8)[:num_slots].astype(np.float32)
+    embeddings = np.repeat(values[:, None] + 100, ScriptedModel.hidden_size, axis=1)
+    return ImageSpan(start, embeddings, digest)

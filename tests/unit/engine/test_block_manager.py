@@ -1,4 +1,6 @@
-"""Blocks are conserved under any order of growing and releasing."""
+"""Blocks are conserved under any order of growing, sharing and releasing, and the least useful goes first."""
+
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -42,16 +44,134 @@ def test_growth_keeps_the_blocks_already_there() -> None:
     assert len(table) == 8
 
 
-@pytest.mark.parametrize("damage", ["leak", "double_use", "double_free"])
+def digest(index: int) -> bytes:
+    return bytes([index]) * 32
+
+
+def filled(manager: BlockManager, *contents: int) -> BlockTable:
+    """A new table whose blocks are registered."""
+    table = manager.new_table(40)
+    assert manager.grow(table, len(contents) * manager.block_size)
+    for block, content in zip(table.block_indices.tolist(), contents, strict=True):
+        manager.register(block, digest(content))
+    return table
+
+
+def known(manager: BlockManager, *contents: int) -> list[int]:
+    """Those of `contents` that a chain of one finds."""
+    return [content for content in contents if manager.find([digest(content)])]
+
+
+def test_a_free_block_is_found_until_it_is_needed() -> None:
+    manager = BlockManager(4, 4)
+    first = filled(manager, 1, 2)
+    blocks = first.block_indices.tolist()
+    manager.release(first)
+    assert (manager.num_free, manager.num_used) == (4, 0)
+    assert manager.find(map(digest, (1, 2, 3))) == blocks
+    assert manager.find(map(digest, (3, 1))) == []  # a chain is followed from its beginning
+    second = filled(manager, 3, 4)  # of the blocks that hold nothing
+    assert known(manager, 1, 2, 3, 4) == [1, 2, 3, 4]
+    third = filled(manager, 5)
+    assert known(manager, 1, 2, 3, 4, 5) == [1, 3, 4, 5]  # the end of a prompt goes before its beginning
+    manager.check_integrity([first, second, third])
+
+
+def test_shared_blocks_are_counted_and_never_evicted() -> None:
+    manager = BlockManager(3, 4)
+    owner = filled(manager, 1, 2)
+    manager.release(owner)
+    blocks = manager.find(map(digest, (1, 2)))
+    assert manager.num_free_beside(blocks) == 1
+    tables = [manager.new_table(40) for _ in range(2)]
+    for table in tables:
+        manager.share(table, blocks)
+    manager.check_integrity(tables)
+    assert (manager.num_free, manager.num_free_beside(blocks)) == (1, 1)
+    assert not manager.grow(tables[0], 16)
+    assert manager.grow(tables[0], 12)
+    manager.release(tables[0])
+    assert manager.num_used == 2
+    manager.check_integrity(tables)
+    manager.release(tables[1])
+    assert manager.num_free == 3
+    assert known(manager, 1, 2) == [1, 2]
+
+
+def test_the_longest_unused_goes_first() -> None:
+    manager = BlockManager(3, 4)
+    tables = [filled(manager, content) for content in (1, 2, 3)]
+    for index in (1, 0, 2):
+        manager.release(tables[index])
+    again = manager.new_table(4)
+    manager.share(again, manager.find([digest(2)]))
+    manager.release(again)
+    order = []
+    for content in (4, 5, 6):
+        order.append(known(manager, 1, 2, 3))
+        filled(manager, content)
+    assert order == [[1, 2, 3], [2, 3], [2]]
+
+
+def test_the_first_of_two_equal_blocks_is_known_and_a_forgotten_one_is_not() -> None:
+    manager = BlockManager(4, 4)
+    first, second = filled(manager, 1), filled(manager, 1)
+    assert manager.find([digest(1)]) == first.block_indices.tolist()
+    manager.forget(second)
+    assert known(manager, 1) == [1]
+    manager.forget(first)
+    assert known(manager, 1) == []
+    manager.check_integrity([first, second])
+    manager.release(first)
+    manager.release(second)
+    manager.check_integrity([first, second])
+    assert manager.num_free == 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_sharing_conserves_blocks(seed: int) -> None:
+    rng = random.Random(seed)
+    manager = BlockManager(rng.randint(1, 12), 4)
+    tables = [manager.new_table(40) for _ in range(4)]
+    for _ in range(200):
+        table = rng.choice(tables)
+        action = rng.randrange(5)
+        if action == 0:
+            manager.grow(table, rng.randint(1, 40))
+        elif action == 1:
+            manager.release(table)
+        elif action == 2 and len(table):
+            manager.register(rng.choice(table.block_indices.tolist()), digest(rng.randrange(16)))
+        elif action == 3 and not len(table):
+            start = rng.randrange(16)
+            manager.share(table, manager.find(map(digest, range(start, start + 10))))
+        elif action == 4 and rng.random() < 0.2:
+            manager.forget(table)
+        manager.check_integrity(tables)
+        assert manager.num_used == len({b for t in tables for b in t.block_indices.tolist()})
+
+
+DAMAGES = ["leak", "double_use", "double_free", "lost_digest", "two_digests", "evicted_alive", "wrong_list"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_integrity_notices(damage: str) -> None:
     manager = BlockManager(4, 4)
-    table, other = manager.new_table(16), manager.new_table(16)
-    manager.grow(table, 8)
+    table, other = filled(manager, 1, 2), manager.new_table(16)
+    manager.release(filled(manager, 3))
     manager.check_integrity([table, other])
     if damage == "leak":
         table.clear()
     elif damage == "double_use":
         other.append(int(table.block_indices[0]))
+    elif damage == "lost_digest":
+        del manager._cached[digest(1)]
+    elif damage == "two_digests":
+        manager._cached[digest(9)] = 0
+    elif damage == "evicted_alive":
+        manager._cached_free[0] = None
+    elif damage == "wrong_list":
+        manager._free.append(manager._cached_free.popitem()[0])
     else:
         twin = BlockTable(4)
         twin.append(int(table.block_indices[0]))

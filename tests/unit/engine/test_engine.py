@@ -183,7 +183,7 @@ async def test_an_engine_outlives_an_event_loop(model: ScriptedModel) -> None:
     engine.stop()
 
 
-SPAN = ImageSpan(1, np.zeros((2, 8), dtype=np.float32), b"")
+SPAN = ImageSpan(1, np.zeros((2, 8), dtype=np.float32), bytes(32))
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_mixed_step_and_smaller_and_larger_ones_after_it(harness: Harness) -> 
 def test_image_rows_replace_their_slots_in_every_cut(harness: Harness) -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.standard_normal((n, HIDDEN)).astype(np.float32) for n in (4, 3))
-    spans = (ImageSpan(2, first, b""), ImageSpan(6, second, b""))
+    spans = (ImageSpan(2, first, bytes(32)), ImageSpan(6, second, bytes(32)))
     token_ids = [9, 8, 0, 0, 0, 0, 0, 0, 0, 7, 6]
     expected = np.concatenate([TABLE[[9, 8]], first, second, TABLE[[7, 6]]])
     for begin in range(11):
@@ -130,6 +130,9 @@ def test_no_input_is_allocated_again(harness: Harness) -> None:
     addresses = [tensor.data.ctypes.data for tensor in tensors]
     harness.run(chunk(list(range(16)), 0, [0, 1, 2, 3]))
     harness.run(chunk([1], 0, [0]), chunk([1], 0, [1]), chunk([1], 4, [2, 3]))
+    full = chunk([1], 10 * BLOCK_SIZE - 1, list(range(10)))
+    harness.run(full, full, full)  # all share every block
+    assert harness.seen()["block_indices"].tolist() == [*range(10)] * 3
     assert [tensor.data.ctypes.data for tensor in tensors] == addresses
 
 

@@ -1,7 +1,8 @@
-"""The scheduler against a slow simulation that keeps nothing but counts, and the laws every step obeys."""
+"""The scheduler against a slow simulation, and the laws every step obeys."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,35 +11,42 @@ from service.engine.batch import Batch
 from service.engine.block_manager import BlockManager
 from service.engine.sampler import SamplerState
 from service.engine.sampling_params import SamplingParams
-from service.engine.scheduler import Scheduler, min_batched_tokens
+from service.engine.scheduler import PrefixCaching, Scheduler, min_batched_tokens
 from service.engine.sequence import Sequence
 from service.engine.token_events import EngineRequest
 from tests.unit.engine.scripted_model import EOS, VOCAB_SIZE
 
 
-def make_sequence(scheduler: Scheduler, sequence_id: int, num_prompt: int, max_tokens: int) -> Sequence:
+def make_sequence(
+    scheduler: Scheduler, sequence_id: int, prompt: int | list[int], max_tokens: int
+) -> Sequence:
+    """`prompt` is its tokens, or how many they are."""
     sampling = SamplingParams(max_tokens=max_tokens)
-    prompt = np.full(num_prompt, 5, dtype=np.int64)
+    tokens = [5] * prompt if isinstance(prompt, int) else prompt
     return Sequence(
         sequence_id,
-        EngineRequest(str(sequence_id), prompt, (), sampling),
-        scheduler.block_manager.new_table(num_prompt + max_tokens),
+        EngineRequest(str(sequence_id), np.array(tokens, dtype=np.int64), (), sampling),
+        scheduler.block_manager.new_table(len(tokens) + max_tokens),
         SamplerState(sampling, EOS, VOCAB_SIZE),
         EOS,
     )
 
 
 def make_scheduler(
-    num_blocks: int, block_size: int = 4, max_num_seqs: int = 4, budget: int = 16
+    num_blocks: int,
+    block_size: int = 4,
+    max_num_seqs: int = 4,
+    budget: int = 16,
+    caching: PrefixCaching = "off",
 ) -> Scheduler:
-    return Scheduler(BlockManager(num_blocks, block_size), max_num_seqs, budget)
+    return Scheduler(BlockManager(num_blocks, block_size), max_num_seqs, budget, caching)
 
 
 def advance(batch: Batch, sequences: dict[int, Sequence], scheduler: Scheduler) -> None:
     """What the step loop does after a run, with token 7 sampled everywhere."""
     for chunk in batch.chunks:
         sequence = sequences[chunk.sequence_id]
-        sequence.num_computed_tokens += len(chunk.token_ids)
+        scheduler.advance(sequence, len(chunk.token_ids))
         if chunk.samples and sequence.append(7) is not None:
             scheduler.remove(sequence)
             del sequences[chunk.sequence_id]
@@ -48,57 +56,91 @@ def chunks_of(batch: Batch) -> list[tuple[int, int, int]]:
     return [(chunk.sequence_id, chunk.past_len, len(chunk.token_ids)) for chunk in batch.chunks]
 
 
-@dataclass
+@dataclass(eq=False)
+class Block:
+    """A block of the simulation, which holds what it is known for in full."""
+
+    content: tuple[int, ...] | None = None  # every token up to its end
+    num_holders: int = 0
+    freed: int = 0  # when it lost its last holder
+
+
+@dataclass(eq=False)
 class Item:
     """A sequence of the simulation."""
 
     name: int
-    length: int
+    tokens: list[int]
     left: int  # tokens to generate
     done: int = 0  # computed tokens
-    blocks: int = 0
+    blocks: list[Block] = field(default_factory=list)  # none: waiting
+    num_cached: int | None = None
 
 
 class Simulation:
-    """The policy as one would explain it, with blocks as mere numbers."""
+    """The policy as one would explain it, everything looked up by looking through everything."""
 
-    def __init__(self, num_blocks: int, block_size: int, max_num_seqs: int, budget: int) -> None:
-        self.num_blocks, self.block_size = num_blocks, block_size
-        self.max_num_seqs, self.budget = max_num_seqs, budget
-        self.items: list[Item] = []  # by arrival; a running one has blocks
-        self.num_preemptions = 0
+    def __init__(
+        self, num_blocks: int, block_size: int, max_num_seqs: int, budget: int, caching: PrefixCaching
+    ) -> None:
+        self.block_size, self.max_num_seqs, self.budget = block_size, max_num_seqs, budget
+        self.caching = caching
+        self.blocks = [Block() for _ in range(num_blocks)]
+        self.items: list[Item] = []  # by arrival
+        self.num_preemptions = self.clock = 0
 
-    def free(self) -> int:
-        return self.num_blocks - sum(item.blocks for item in self.items)
+    def free(self) -> list[Block]:
+        return [block for block in self.blocks if not block.num_holders]
 
     def running(self) -> list[Item]:
         return [item for item in self.items if item.blocks]
 
     def blocks_for(self, item: Item) -> int:
-        return (item.length + self.block_size - 1) // self.block_size
+        return (len(item.tokens) + self.block_size - 1) // self.block_size
+
+    def grow(self, item: Item) -> None:
+        while len(item.blocks) < self.blocks_for(item):
+            block = min(self.free(), key=lambda b: (b.content is not None, b.freed))
+            block.content, block.num_holders = None, 1
+            item.blocks.append(block)
+
+    def release(self, item: Item) -> None:
+        for block in reversed(item.blocks):
+            block.num_holders -= 1
+            self.clock += 1
+            block.freed = self.clock
+        item.blocks, item.done = [], 0
+
+    def known(self, content: list[int]) -> Block | None:
+        return next((block for block in self.blocks if block.content == tuple(content)), None)
+
+    def cached(self, item: Item) -> list[Block]:
+        found: list[Block] = []
+        for end in range(self.block_size, len(item.tokens), self.block_size):
+            block = self.known(item.tokens[:end])
+            if block is None:
+                break
+            found.append(block)
+        return found
 
     def step(self) -> list[tuple[int, int, int]]:
         chunks = []
         for item in self.running():
-            if item.blocks and item.length - item.done == 1:
-                while item.blocks and self.free() < self.blocks_for(item) - item.blocks:
-                    youngest = self.running()[-1]
-                    youngest.blocks = youngest.done = 0
+            if item.blocks and len(item.tokens) - item.done == 1:
+                while item.blocks and len(self.free()) < self.blocks_for(item) - len(item.blocks):
+                    self.release(self.running()[-1])
                     self.num_preemptions += 1
                 if item.blocks:
-                    item.blocks = self.blocks_for(item)
+                    self.grow(item)
                     chunks.append((item.name, item.done, 1))
         left = self.budget - len(chunks)
         for item in self.items:
             if not item.blocks:
-                full = len(self.running()) == self.max_num_seqs
-                cut = item.length > left and left < self.block_size
-                if full or cut or self.blocks_for(item) + len(self.running()) > self.free():
+                if not self.admit(item, left):
                     break  # nobody overtakes
-                item.blocks = self.blocks_for(item)
-            elif item.length - item.done == 1:
+            elif len(item.tokens) - item.done == 1:
                 continue
-            todo = item.length - item.done
+            todo = len(item.tokens) - item.done
             if todo > left:
                 todo = left // self.block_size * self.block_size
                 left = 0
@@ -108,50 +150,90 @@ class Simulation:
                 chunks.append((item.name, item.done, todo))
         return chunks
 
+    def admit(self, item: Item, left: int) -> bool:
+        cached = self.cached(item)
+        todo = len(item.tokens) - len(cached) * self.block_size
+        missing = self.blocks_for(item) - len(cached) + len(self.running())
+        full = len(self.running()) == self.max_num_seqs
+        cut = todo > left and left < self.block_size
+        if full or cut or missing > len([block for block in self.free() if block not in cached]):
+            return False
+        for block in cached:
+            block.num_holders += 1
+        item.blocks, item.done = cached, len(cached) * self.block_size
+        if item.num_cached is None:
+            item.num_cached = item.done
+        self.grow(item)
+        return True
+
     def advance(self, chunks: list[tuple[int, int, int]]) -> None:
         by_name = {item.name: item for item in self.items}
-        for name, _, num_tokens in chunks:
+        for name, begin, num_tokens in chunks:
             item = by_name[name]
             item.done += num_tokens
-            if item.done == item.length:
-                item.length += 1
+            for index, block in enumerate(item.blocks):
+                start, end = index * self.block_size, (index + 1) * self.block_size
+                filled = begin < end <= item.done and self.caching != "off"
+                whole = begin <= start or self.caching == "all"
+                if filled and whole and self.known(item.tokens[:end]) is None:
+                    block.content = tuple(item.tokens[:end])
+            if item.done == len(item.tokens):
+                item.tokens.append(7)
                 item.left -= 1
                 if item.left == 0:
+                    self.release(item)
                     self.items.remove(item)
 
 
+def draw_prompt(rng: random.Random, earlier: list[list[int]], max_len: int) -> list[int]:
+    """Most go on from somewhere in an earlier conversation."""
+    prompt: list[int] = []
+    if earlier and rng.random() < 0.7:
+        prompt = rng.choice(earlier)
+        prompt = prompt[: rng.randint(1, len(prompt))]
+    return (prompt + rng.choices([5, 6], k=rng.randint(1, 6)))[:max_len]
+
+
+@pytest.mark.parametrize("caching", get_args(PrefixCaching))
 @pytest.mark.parametrize("seed", range(40))
-def test_random_schedules_equal_the_simulation(seed: int) -> None:
+def test_random_schedules_equal_the_simulation(seed: int, caching: PrefixCaching) -> None:
     rng = random.Random(seed)
     block_size, max_num_seqs = rng.choice([1, 3, 4]), rng.randint(1, 5)
     num_blocks = rng.randint(4, 20)
     budget = min_batched_tokens(max_num_seqs, block_size) + rng.randint(0, 8)
-    scheduler = make_scheduler(num_blocks, block_size, max_num_seqs, budget)
-    simulation = Simulation(num_blocks, block_size, max_num_seqs, budget)
+    scheduler = make_scheduler(num_blocks, block_size, max_num_seqs, budget, caching)
+    simulation = Simulation(num_blocks, block_size, max_num_seqs, budget, caching)
     sequences: dict[int, Sequence] = {}
+    conversations: list[list[int]] = []
     name = 0
     while name < 25 or sequences:
         for _ in range(rng.choice([0, 0, 1, 3]) if name < 25 else 0):
-            num_prompt = rng.randint(1, num_blocks * block_size - 1)
-            max_tokens = rng.randint(1, num_blocks * block_size - num_prompt)
-            sequences[name] = make_sequence(scheduler, name, num_prompt, max_tokens)
+            prompt = draw_prompt(rng, conversations, num_blocks * block_size - 1)
+            max_tokens = rng.randint(1, num_blocks * block_size - len(prompt))
+            conversations.append(prompt + [7] * max_tokens)
+            sequences[name] = make_sequence(scheduler, name, prompt, max_tokens)
             scheduler.add(sequences[name])
-            simulation.items.append(Item(name, num_prompt, max_tokens))
+            simulation.items.append(Item(name, prompt, max_tokens))
             name += 1
         if sequences and rng.random() < 0.05:
             aborted = rng.choice(list(sequences))
             scheduler.remove(sequences.pop(aborted))
-            simulation.items = [item for item in simulation.items if item.name != aborted]
+            (item,) = (item for item in simulation.items if item.name == aborted)
+            simulation.release(item)
+            simulation.items.remove(item)
         batch = scheduler.schedule()
         expected = simulation.step()
         assert chunks_of(batch) == expected
         check_laws(batch, sequences, scheduler)
+        assert [s.num_cached_tokens for s in sequences.values()] == [i.num_cached for i in simulation.items]
         advance(batch, sequences, scheduler)
         simulation.advance(expected)
         scheduler.block_manager.check_integrity(s.block_table for s in sequences.values())
         assert list(sequences) == [item.name for item in simulation.items]
         assert scheduler.num_preemptions == simulation.num_preemptions
+        assert scheduler.block_manager.num_free == len(simulation.free())
     assert scheduler.block_manager.num_used == 0
+    assert (scheduler.num_prefix_hits > 0) == (caching != "off")
 
 
 def check_laws(batch: Batch, sequences: dict[int, Sequence], scheduler: Scheduler) -> None:

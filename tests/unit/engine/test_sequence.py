@@ -10,7 +10,7 @@ from service.engine.sequence import Sequence
 from service.engine.token_events import FinishReason, ImageSpan
 from tests.unit.engine.scripted_model import EOS, VOCAB_SIZE, request
 
-SPANS = tuple(ImageSpan(start, np.zeros((3, 4), dtype=np.float32), b"") for start in (1, 4, 9))
+SPANS = tuple(ImageSpan(start, np.zeros((3, 4), dtype=np.float32), bytes(32)) for start in (1, 4, 9))
 
 
 def make(sampling: SamplingParams | None = None) -> Sequence:
