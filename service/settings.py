@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     )
     max_num_seqs: int = Field(32, ge=1, le=1024, description="requests that generate at the same time")
     max_num_batched_tokens: int = Field(512, ge=1, le=65536, description="tokens computed in one step")
+    enable_prefix_caching: bool = Field(
+        True, description="whether requests share the cached keys and values of equal beginnings"
+    )
     max_queue: int = Field(128, ge=0, le=65536, description="requests that may wait beyond max_num_seqs")
     max_body_bytes: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="largest request body")
     max_images: int = Field(16, ge=0, le=1024, description="images in one request")

@@ -74,6 +74,7 @@ class _Plan:
     prompt: RenderedPrompt
     sampling: SamplingParams
     num_image_tokens: int  # slots of the prompt
+    cache_salt: bytes
 
 
 class Generator:
@@ -134,7 +135,8 @@ class Generator:
         sampling = read_sampling(
             request, len(prompt.token_ids), self._engine.max_model_len, self._config.vocab_size
         )
-        return _Plan(prompt, sampling, len(prompt.image_slots) * self._config.image.query_num)
+        num_image_tokens = len(prompt.image_slots) * self._config.image.query_num
+        return _Plan(prompt, sampling, num_image_tokens, (request.cache_salt or "").encode())
 
     async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
         config = self._config
@@ -182,6 +184,7 @@ class Generation:
         self._slot = slot
         self._running = running
         self._aborted = False
+        self._num_cached_tokens = 0
 
     async def deltas(self) -> AsyncGenerator[TextDelta, None]:
         """One delta per engine event, the last with a finish_reason; closing it early ends the generation.
@@ -197,6 +200,7 @@ class Generation:
                     raise EngineError("the engine failed")
                 if event.finish_reason == "abort":
                     raise NotReadyError("the service is shutting down")
+                self._num_cached_tokens += event.num_cached_tokens  # the first event tells, the others say 0
                 delta = self._text.push(event)
                 yield delta
                 if delta.finish_reason is not None:
@@ -211,7 +215,9 @@ class Generation:
             completion_tokens=num_answer,
             total_tokens=num_prompt + num_answer,
             prompt_tokens_details=PromptTokensDetails(
-                cached_tokens=0, image_tokens=num_slots, text_tokens=num_prompt - num_slots
+                cached_tokens=self._num_cached_tokens,
+                image_tokens=num_slots,
+                text_tokens=num_prompt - num_slots,
             ),
             completion_tokens_details=CompletionTokensDetails(text_tokens=num_answer),
         )
@@ -233,4 +239,5 @@ class Generation:
         for slots in self._plan.prompt.image_slots:
             encoded = images[slots.image_index][slots.slice_index]
             spans.append(ImageSpan(slots.start, encoded.embeddings, encoded.digest))
-        return EngineRequest(self.id, self._plan.prompt.token_ids, tuple(spans), self._plan.sampling)
+        plan = self._plan
+        return EngineRequest(self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt)

@@ -14,6 +14,7 @@ MAX_STOP_LENGTH = 256  # characters of one stop string
 MAX_STOP_TOKEN_IDS = 64
 MAX_TOKENS = 1 << 20
 MAX_TOP_K = 1 << 20
+MAX_SALT_LENGTH = 256
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stop = Annotated[
@@ -60,6 +61,12 @@ class ChatCompletionRequest(RequestModel):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
+    cache_salt: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_SALT_LENGTH,
+        description="Only requests with the same salt share cached prefixes.",
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -95,4 +102,3 @@ class ChatCompletionRequest(RequestModel):
     web_search_options: Annotated[JsonValue, Refused()] = None
     moderation: Annotated[JsonValue, Refused()] = None
     priority: Annotated[JsonValue, Refused((0,))] = None
-    cache_salt: Annotated[JsonValue, Refused()] = None
