@@ -24,6 +24,7 @@ from service.prompt.tokenizer import SentencePieceTokenizer
 from service.server import Server, listen
 from service.settings import Settings
 from service.vision.decode import ImageLimits
+from service.vision.embedding_cache import EmbeddingCache
 from service.vision.encoder import VisionEncoder
 from service.vision.worker import VisionWorker
 
@@ -118,7 +119,8 @@ def _load_models(settings: Settings, manifest: Manifest) -> _Models:
         manifest.model.image,
     )
     tokenizer = SentencePieceTokenizer(directory / manifest.tokenizer, manifest.model.token_ids)
-    return _Models(engine, VisionWorker(encoder), tokenizer)
+    vision = VisionWorker(encoder, cache=EmbeddingCache(settings.image_cache_size))
+    return _Models(engine, vision, tokenizer)
 
 
 def _device_config(settings: Settings) -> DeviceConfig:

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     kv_cache_size: ByteSize | None = Field(
         None, gt=0, description="memory for the KV cache, e.g. 2GiB; default: a share of the memory limit"
     )
+    image_cache_size: ByteSize = Field(
+        ByteSize(256 * _MIB), ge=0, description="memory for encoded image slices that may come again; 0: none"
+    )
     max_num_seqs: int = Field(32, ge=1, le=1024, description="requests that generate at the same time")
     max_num_batched_tokens: int = Field(512, ge=1, le=65536, description="tokens computed in one step")
     enable_prefix_caching: bool = Field(

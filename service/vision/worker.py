@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.errors import EngineError, NotReadyError
 from service.vision.decode import ImageHeader, ImageLimits, decode_image, read_header
+from service.vision.embedding_cache import EmbeddingCache, EmbeddingCacheStats
 from service.vision.encoder import VisionEncoder
 from service.vision.preprocess import cut_slices, slice_digest
 from service.vision.slicing import SlicePlan
@@ -35,7 +37,7 @@ class PendingImage:
 class EncodedSlice:
     """What the engine needs of the overview or of one slice."""
 
-    embeddings: NDArray[np.float32]  # [query_num, hidden_size]
+    embeddings: NDArray[np.float32]  # [query_num, hidden_size], read-only: requests share it
     digest: bytes  # 32 bytes: everything the embeddings depend on
 
 
@@ -51,10 +53,15 @@ class VisionWorker:
     """One encoder thread, first come first served by batch, behind a bounded pool of decoding threads.
 
     A whole decoded image lives only inside a decoding thread: `num_decoders` bounds how many there are.
+    Encoded slices go through `cache`, which from now on is this worker's; none given: nothing is kept.
     """
 
-    def __init__(self, encoder: VisionEncoder, num_decoders: int = 1) -> None:
+    def __init__(
+        self, encoder: VisionEncoder, num_decoders: int = 1, cache: EmbeddingCache | None = None
+    ) -> None:
         self._encoder = encoder
+        self._cache = EmbeddingCache(max_bytes=0) if cache is None else cache
+        self._cache_lock = threading.Lock()  # the event loop looks up, the encoder thread does and keeps
         self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="vision-decode")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="vision")
         self._closed = False
@@ -83,9 +90,17 @@ class VisionWorker:
     async def encode_slices(
         self, images: Sequence[tuple[DecodedSlice, ...]]
     ) -> list[tuple[EncodedSlice, ...]]:
-        """The dear half of encode(). Raises EngineError when the device fails, NotReadyError once closed."""
+        """The dear half of encode(); what is cached costs nothing and waits for nobody.
+
+        Raises EngineError when the device fails, NotReadyError once closed, if anything is to be encoded.
+        """
         embeddings = iter(await self._embed([item for image in images for item in image]))
         return [tuple(EncodedSlice(next(embeddings), item.digest) for item in image) for image in images]
+
+    def cache_stats(self) -> EmbeddingCacheStats:
+        """The cache's counters as of now."""
+        with self._cache_lock:
+            return self._cache.stats
 
     def close(self) -> None:
         """Drop what waits, which ends in NotReadyError; wait for the batch that runs, perhaps seconds."""
@@ -94,16 +109,39 @@ class VisionWorker:
         self._encoding.shutdown(wait=True, cancel_futures=True)
 
     async def _embed(self, slices: Sequence[DecodedSlice]) -> list[NDArray[np.float32]]:
-        pixels = [item.pixels for item in slices]
-        embeddings: dict[int, NDArray[np.float32]] = {}
-        for batch in self._encoder.plan_batches(pixels):
-            rows = await self._run(self._encoding, self._encode_batch, [pixels[i] for i in batch])
-            embeddings.update(zip(batch, rows, strict=True))
-        return [embeddings[i] for i in range(len(slices))]
+        unique = {item.digest: item for item in slices}
+        embeddings = self._find(unique)
+        missing = [item for digest, item in unique.items() if digest not in embeddings]
+        for batch in self._encoder.plan_batches([item.pixels for item in missing]):
+            embeddings |= await self._run(self._encoding, self._encode_batch, [missing[i] for i in batch])
+        return [embeddings[item.digest] for item in slices]
 
-    def _encode_batch(self, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def _find(self, digests: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        with self._cache_lock:
+            found = {digest: self._cache.get(digest) for digest in digests}
+        return {digest: embeddings for digest, embeddings in found.items() if embeddings is not None}
+
+    def _encode_batch(self, slices: Sequence[DecodedSlice]) -> dict[bytes, NDArray[np.float32]]:
+        """Embeddings by digest; in the encoder thread.
+
+        Looks again: while this batch waited for its turn, another request's may have held the same slices.
+        That, and not a future they would share, is how two requests encode a slice once: the second neither
+        fails nor ends with the first.
+        """
+        found = self._find(item.digest for item in slices)
+        missing = [item for item in slices if item.digest not in found]
+        if not missing:
+            return found
+        encoded = dict(zip((item.digest for item in missing), self._infer(missing), strict=True))
+        with self._cache_lock:
+            for digest, embeddings in encoded.items():
+                embeddings.setflags(write=False)
+                self._cache.put(digest, embeddings)
+        return found | encoded
+
+    def _infer(self, slices: Sequence[DecodedSlice]) -> list[NDArray[np.float32]]:
         try:
-            return self._encoder.encode_batch(pixels)
+            return self._encoder.encode_batch([item.pixels for item in slices])
         except Exception as error:
             _log.error("the image encoder failed: %s", type(error).__name__)
             raise EngineError("the image encoder failed") from None

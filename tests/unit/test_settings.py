@@ -23,6 +23,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.model_dir == EMBEDDED_MODEL_DIR
     assert (settings.weights, settings.device, settings.kv_cache_precision) == ("int8", "CPU", "u8")
     assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
+    assert settings.image_cache_size == 256 << 20
 
 
 def test_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +33,7 @@ def test_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.port == 9001, "a flag wins"
     assert (settings.weights, settings.kv_cache_size, settings.log_level) == ("int4", 2 << 30, "info")
     assert _read(monkeypatch, "--max-num-seqs=7").max_num_seqs == 7
+    assert _read(monkeypatch, image_cache_size="0").image_cache_size == 0, "turned off"
     assert _read(monkeypatch, inference_precision="").inference_precision is None, "empty means unset"
 
 
@@ -50,6 +52,7 @@ def test_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ([], {"port": "0"}, "MINICPMV_PORT"),
         ([], {"weights": "int2"}, "MINICPMV_WEIGHTS"),
         ([], {"kv_cache_size": "much"}, "MINICPMV_KV_CACHE_SIZE"),
+        ([], {"image_cache_size": "-1"}, "MINICPMV_IMAGE_CACHE_SIZE"),
         ([], {"kv_cache_precision": "u4"}, "MINICPMV_KV_CACHE_PRECISION"),
         ([], {"api_keys": "short"}, "MINICPMV_API_KEYS"),
         ([], {"api_keys_file": "/nowhere/at/all"}, "MINICPMV_API_KEYS_FILE"),
