@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from service.artifacts import check_files, read_manifest
-from service.errors import StartupError
+from service.errors import ServiceError, StartupError
 from service.settings import Settings, read_settings
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error, 2)
     try:
         _serve(settings)
-    except StartupError as error:
+    except ServiceError as error:
         return _say(error, 1)
     return 0
 
@@ -32,7 +32,7 @@ def _serve(settings: Settings) -> None:
     run(settings, manifest)
 
 
-def _say(error: StartupError, code: int) -> int:
+def _say(error: ServiceError, code: int) -> int:
     print(f"error: {error.message}", file=sys.stderr)
     return code
 

@@ -14,7 +14,7 @@ from service.api.error_handlers import log_unexpected
 from service.artifacts import Manifest, Variant
 from service.engine.engine import Engine, EngineConfig
 from service.engine.language_model import DeviceConfig, LanguageModel
-from service.errors import ServiceError, StartupError
+from service.errors import EngineError, ServiceError, StartupError
 from service.generation.availability import Availability
 from service.generation.generator import Generator, GeneratorConfig
 from service.generation.warm_up import warm_up
@@ -30,6 +30,7 @@ from service.vision.worker import VisionWorker
 
 logger = logging.getLogger(__name__)
 
+_WATCH_INTERVAL_S = 1.0
 _KV_CACHE_SHARE = 4  # the default KV cache takes a quarter of the memory there is
 
 
@@ -72,15 +73,19 @@ class _Service:
         logger.info("listening on %s port %d; loading", self._settings.host, self._settings.port)
         loading = asyncio.create_task(self._load())
         loading.add_done_callback(self._on_loaded)
+        watching = asyncio.create_task(self._watch())
         try:
             await self._server.serve(sockets=[socket])
         finally:
+            watching.cancel()
             loading.cancel()
             (outcome,) = await asyncio.gather(loading, return_exceptions=True)
             if self._models is not None:
                 await asyncio.to_thread(self._models.stop)
         if isinstance(outcome, Exception):
             raise _as_startup_error(outcome)
+        if self._availability.state == "failed":
+            raise EngineError("the engine has failed, see the log above; start the service anew")
 
     async def _load(self) -> None:
         self._models = await asyncio.to_thread(_load_models, self._settings, self._manifest)
@@ -97,6 +102,12 @@ class _Service:
         logger.info(
             "ready: %s, %s on %s", self._manifest.model_id, self._settings.weights, self._settings.device
         )
+
+    async def _watch(self) -> None:
+        """Stop serving once the engine has failed: started anew, the process has a whole one."""
+        while self._availability.state != "failed":
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+        self._server.should_exit = True
 
     def _on_loaded(self, loading: asyncio.Task[None]) -> None:
         if not loading.cancelled() and loading.exception() is not None:
@@ -184,7 +195,10 @@ def _generator_config(settings: Settings, manifest: Manifest) -> GeneratorConfig
         max_in_flight=settings.max_num_seqs + settings.max_queue,
         max_images=settings.max_images,
         image_limits=ImageLimits(
-            settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            max_side=settings.max_image_side,
+            max_aspect_ratio=settings.max_image_aspect_ratio,
         ),
         max_total_pixels=settings.max_total_image_pixels,
     )

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     max_image_bytes: ByteSize = Field(ByteSize(20 * _MIB), gt=0, description="largest image file")
     max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image")
     max_image_side: int = Field(16384, ge=1, description="width or height of one image")
+    max_image_aspect_ratio: int = Field(200, ge=1, description="longer by shorter side of one image")
     max_total_image_pixels: int = Field(120_000_000, ge=1, description="pixels of all images of a request")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated origins whose pages may call the API; * for all"

@@ -25,7 +25,6 @@ from service.prompt.detokenizer import Detokenizer
 from service.prompt.tokenizer import Tokenizer
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import CompletionTokensDetails, PromptTokensDetails, Usage
-from service.vision.data_url import read_data_url
 from service.vision.decode import ImageHeader, ImageLimits
 from service.vision.slicing import plan_slices
 from service.vision.worker import DecodedSlice, EncodedSlice, PendingImage
@@ -45,9 +44,9 @@ class TokenEngine(Protocol):
 class ImageWorker(Protocol):
     """What generation needs of service.vision.worker.VisionWorker."""
 
-    async def read_headers(
-        self, images: Sequence[tuple[bytes, str]], limits: ImageLimits
-    ) -> list[ImageHeader]: ...
+    async def read_urls(
+        self, urls: Sequence[tuple[str, str]], limits: ImageLimits
+    ) -> list[tuple[bytes, ImageHeader]]: ...
     async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]: ...
     async def encode_slices(
         self, images: Sequence[tuple[DecodedSlice, ...]]
@@ -140,9 +139,8 @@ class Generator:
 
     async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
         config = self._config
-        data = [(read_data_url(r.url, config.image_limits.max_bytes, r.param), r.param) for r in references]
-        headers = await self._images.read_headers(data, config.image_limits)
-        if sum(header.width * header.height for header in headers) > config.max_total_pixels:
+        images = await self._images.read_urls([(r.url, r.param) for r in references], config.image_limits)
+        if sum(header.width * header.height for _, header in images) > config.max_total_pixels:
             raise TooLargeError(
                 f"the images have more than {config.max_total_pixels} pixels together", "messages"
             )
@@ -150,7 +148,7 @@ class Generator:
             PendingImage(
                 content, header, plan_slices(header.width, header.height, config.image, reference.detail)
             )
-            for (content, _), header, reference in zip(data, headers, references, strict=True)
+            for (content, header), reference in zip(images, references, strict=True)
         ]
 
     def _new_text(self, request: ChatCompletionRequest) -> TextStream:

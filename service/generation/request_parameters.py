@@ -16,8 +16,8 @@ DEFAULT_TOP_P = 0.8
 DEFAULT_TOP_K = 100
 DEFAULT_REPETITION_PENALTY = 1.05
 
-# sentencepiece's own limit for a piece in training is 16 by default, and the model's longest has 16.
-MAX_CHARACTERS_PER_TOKEN = 64
+# sentencepiece's own limit for a piece in training, and the length of the published model's longest.
+MAX_CHARACTERS_PER_TOKEN = 16
 
 _T = TypeVar("_T")
 _SEED_MASK = (1 << 64) - 1  # the engine's generator takes no negative seed

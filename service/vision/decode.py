@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from service.errors import ImageDecodeError, TooLargeError
+from service.errors import ImageDecodeError, InvalidValueError, TooLargeError
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _WHITE = (255, 255, 255)
@@ -45,6 +45,9 @@ class ImageLimits:
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 16_384
+    max_aspect_ratio: int = (
+        200  # longer side / shorter side; every new width is dear to the encoder's plug-in
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class ImageHeader:
 def read_header(data: bytes, limits: ImageLimits, param: str) -> ImageHeader:
     """Size, format and orientation of an image; no pixel is decoded.
 
-    Raises TooLargeError over a limit and ImageDecodeError for what is no PNG, JPEG, WebP, GIF or BMP.
+    Raises TooLargeError over a limit, InvalidValueError for a shape too long and ImageDecodeError for what
+    is no PNG, JPEG, WebP, GIF or BMP.
     """
     if len(data) > limits.max_bytes:
         raise TooLargeError(f"the image is larger than {limits.max_bytes} bytes", param)
@@ -119,6 +123,10 @@ def _check_size(width: int, height: int, limits: ImageLimits, param: str) -> Non
         raise ImageDecodeError("the image has no pixels", param)
     if max(width, height) > limits.max_side:
         raise TooLargeError(f"a side of the image is longer than {limits.max_side} pixels", param)
+    if max(width, height) > limits.max_aspect_ratio * min(width, height):
+        raise InvalidValueError(
+            f"the image is more than {limits.max_aspect_ratio} times as long as wide", param
+        )
     if width * height > limits.max_pixels:
         raise TooLargeError(f"the image has more than {limits.max_pixels} pixels", param)
 
@@ -130,7 +138,7 @@ def _fixed_errors(param: str) -> Iterator[None]:
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     try:
         yield
-    except (ImageDecodeError, TooLargeError):
+    except (InvalidValueError, TooLargeError):
         raise
     except Image.DecompressionBombError:
         raise TooLargeError("the image has too many pixels", param) from None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import EngineError, NotReadyError
+from service.vision.data_url import read_data_url
 from service.vision.decode import ImageHeader, ImageLimits, decode_image, read_header
 from service.vision.embedding_cache import EmbeddingCache, EmbeddingCacheStats
 from service.vision.encoder import VisionEncoder
@@ -66,11 +67,12 @@ class VisionWorker:
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="vision")
         self._closed = False
 
-    async def read_headers(
-        self, images: Sequence[tuple[bytes, str]], limits: ImageLimits
-    ) -> list[ImageHeader]:
-        """read_header for (data, param) pairs, off the event loop: a hostile header takes long to parse."""
-        return [await self._run(self._decoders, read_header, data, limits, param) for data, param in images]
+    async def read_urls(
+        self, urls: Sequence[tuple[str, str]], limits: ImageLimits
+    ) -> list[tuple[bytes, ImageHeader]]:
+        """Bytes and header of each (data URL, param), off the event loop: megabytes of base64, and a hostile
+        header, take long. Raises what read_data_url and read_header do."""
+        return [await self._run(self._decoders, _read_url, url, limits, param) for url, param in urls]
 
     async def encode(self, images: Sequence[PendingImage]) -> list[tuple[EncodedSlice, ...]]:
         """Decode and encode images; per image the overview, then its slices row by row.
@@ -159,6 +161,11 @@ class VisionWorker:
         if item.cancelled():  # by close()
             raise NotReadyError("the service is shutting down")
         return item.result()
+
+
+def _read_url(url: str, limits: ImageLimits, param: str) -> tuple[bytes, ImageHeader]:
+    data = read_data_url(url, limits.max_bytes, param)
+    return data, read_header(data, limits, param)
 
 
 def _decode_and_cut(image: PendingImage) -> tuple[DecodedSlice, ...]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from service.errors import ImageDecodeError, RequestError, TooLargeError
+from service.errors import ImageDecodeError, InvalidValueError, RequestError, TooLargeError
 from service.vision.decode import ImageHeader, ImageLimits, decode_image, read_header
 from tests.unit.vision.images import (
     PNG_SIGNATURE,
@@ -23,7 +23,7 @@ from tests.unit.vision.images import (
 )
 
 PARAM = "messages[0].content[2].image_url"
-LIMITS = ImageLimits()
+LIMITS = ImageLimits(max_aspect_ratio=1 << 14)  # every shape decodes; how long one may be is another test
 LOSSLESS = ("PNG", "WEBP", "BMP")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
@@ -342,3 +342,12 @@ def test_damage_raises_only_our_errors(kind: str, data: st.DataObject) -> None:
 )
 def test_any_size_and_mode(width: int, height: int, mode: str, kind: str) -> None:
     assert decode(save(Image.new(mode, (width, height)), kind)).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("size", [(201, 1), (1, 201), (2011, 10)])
+def test_a_shape_too_long_for_the_encoder_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        read_header(save(random_rgb(size[1], size[0]), "PNG"), ImageLimits(), PARAM)
+    assert caught.value.param == PARAM
+    longest = random_rgb(1, 200)
+    assert decode(save(longest, "PNG"), ImageLimits()).shape == longest.shape

@@ -291,13 +291,16 @@ def embedded_encoder() -> VisionEncoder:
     return VisionEncoder(ov.Core(), path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}, config)
 
 
-async def test_embeddings_are_the_same_bits_with_the_cache_on_off_and_full(
+async def test_embeddings_are_the_same_with_the_cache_on_off_and_full(
     embedded_encoder: VisionEncoder,
 ) -> None:
-    # Single patches: run together, this graph rounds them otherwise than alone, by about 3e-6.
+    # Single patches: run together, this graph rounds them otherwise than alone, by about 3e-6; two slices
+    # differ by far more.
     slices = [random_rgb(14, 14, seed) for seed in range(6)]
     decoded = [DecodedSlice(pixels, slice_digest(pixels)) for pixels in slices]
+    rounding = 1e-5
     alone = [embedded_encoder.encode_batch([pixels])[0] for pixels in slices]
+    assert np.abs(alone[0] - alone[1]).max() > 100 * rounding
     rng = np.random.default_rng(0)
     entry = alone[0].nbytes + ENTRY_OVERHEAD_BYTES
     for budget in (0, 2 * entry, 100 * entry):
@@ -306,5 +309,5 @@ async def test_embeddings_are_the_same_bits_with_the_cache_on_off_and_full(
             chosen = rng.integers(0, len(slices), 4).tolist()
             (image,) = await worker.encode_slices([tuple(decoded[i] for i in chosen)])
             for item, index in zip(image, chosen, strict=True):
-                assert np.array_equal(item.embeddings, alone[index])
+                np.testing.assert_allclose(item.embeddings, alone[index], rtol=0, atol=rounding)
         worker.close()
