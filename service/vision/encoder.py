@@ -36,13 +36,6 @@ class VisionEncoder:
         compiled = core.compile_model(str(model_path), device, dict(properties))
         self._request = compiled.create_infer_request()
 
-    def encode(self, slices: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Embeddings, float32 [query_num, hidden_size] each, of slices, uint8 [height, width, 3]."""
-        embeddings: dict[int, NDArray[np.float32]] = {}
-        for batch in self.plan_batches(slices):
-            embeddings.update(zip(batch, self.encode_batch([slices[i] for i in batch]), strict=True))
-        return [embeddings[i] for i in range(len(slices))]
-
     def plan_batches(self, slices: Sequence[NDArray[np.uint8]]) -> list[tuple[int, ...]]:
         """Indices of slices of one size each: max_batch_patches patches at most, one slice at least."""
         by_size: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -74,25 +74,18 @@ class VisionWorker:
         header, take long. Raises what read_data_url and read_header do."""
         return [await self._run(self._decoders, _read_url, url, limits, param) for url, param in urls]
 
-    async def encode(self, images: Sequence[PendingImage]) -> list[tuple[EncodedSlice, ...]]:
-        """Decode and encode images; per image the overview, then its slices row by row.
-
-        Raises ImageDecodeError naming the first image that cannot be read, before anything is encoded;
-        EngineError when the device fails; NotReadyError after close(). Cancelling drops what has not started.
-        """
-        return await self.encode_slices(await self.decode(images))
-
     async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]:
-        """The cheap half of encode(), which says whether every image can be read at all.
+        """Pixels of each image: the overview, then its slices row by row. Says whether all can be read.
 
-        Raises ImageDecodeError naming the first that cannot; NotReadyError after close().
+        Raises ImageDecodeError naming the first that cannot; NotReadyError after close(). Cancelling drops
+        what has not started.
         """
         return [await self._run(self._decoders, _decode_and_cut, image) for image in images]
 
     async def encode_slices(
         self, images: Sequence[tuple[DecodedSlice, ...]]
     ) -> list[tuple[EncodedSlice, ...]]:
-        """The dear half of encode(); what is cached costs nothing and waits for nobody.
+        """Embeddings of what decode() gave, in its order; what is cached costs nothing and waits for nobody.
 
         Raises EngineError when the device fails, NotReadyError once closed, if anything is to be encoded.
         """

@@ -19,9 +19,6 @@ from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.wire import CHAT, ask, data_url, events_of, image_part, png
 from tests.live_server import REPOSITORY, LiveServer
 
-pytestmark = pytest.mark.skipif(
-    not (EMBEDDED_MODEL_DIR / "manifest.json").is_file(), reason="there is no embedded model yet"
-)
 PHOTO = REPOSITORY / "samples" / "cat.jpg"
 
 

@@ -1,5 +1,6 @@
 """A real OpenVINO model with the encoder's inputs and outputs, small enough to know its answer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from openvino import opset13 as ops
 
 from service.artifacts import ImageConfig
 from service.vision.encoder import VisionEncoder
+from service.vision.worker import EncodedSlice, PendingImage, VisionWorker
 
 CONFIG = ImageConfig(scale_resolution=28, patch_size=14, max_slice_nums=4, query_num=2)
 HIDDEN_SIZE = 3
@@ -35,3 +37,19 @@ def expected_embeddings(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """What the model says of one slice, [query_num, hidden_size]."""
     mean = (pixels / 255 - 0.5).mean(axis=(0, 1)) / 0.5
     return np.stack([mean, 2 * mean])
+
+
+async def encode_images(
+    worker: VisionWorker, images: Sequence[PendingImage]
+) -> list[tuple[EncodedSlice, ...]]:
+    """Both halves of the worker's way, as generation takes them."""
+    return await worker.encode_slices(await worker.decode(images))
+
+
+def encode_slices(encoder: VisionEncoder, slices: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    """All batches the encoder plans, one after another; embeddings in the order of the slices."""
+    embeddings: dict[int, NDArray[np.float32]] = {}
+    for batch in encoder.plan_batches(slices):
+        rows = encoder.encode_batch([slices[index] for index in batch])
+        embeddings.update(zip(batch, rows, strict=True))
+    return [embeddings[index] for index in range(len(slices))]

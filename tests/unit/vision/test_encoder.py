@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.vision.encoder import VisionEncoder
-from tests.unit.vision.encoder_model import HIDDEN_SIZE, expected_embeddings, open_encoder
+from tests.unit.vision.encoder_model import HIDDEN_SIZE, encode_slices, expected_embeddings, open_encoder
 from tests.unit.vision.images import random_rgb
 
 SIZES = [(28, 28), (14, 56), (56, 14), (14, 14)]
@@ -21,7 +21,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> VisionEncoder:
 @given(sizes=st.lists(st.sampled_from(SIZES), max_size=9))
 def test_every_slice_gets_its_own_embeddings(encoder: VisionEncoder, sizes: list[tuple[int, int]]) -> None:
     slices = [random_rgb(*size, seed=seed) for seed, size in enumerate(sizes)]
-    embeddings = encoder.encode(slices)
+    embeddings = encode_slices(encoder, slices)
     assert len(embeddings) == len(slices)
     for pixels, rows in zip(slices, embeddings, strict=True):
         assert rows.dtype == np.float32
@@ -46,12 +46,12 @@ def test_batches_hold_one_size_each_and_are_bounded(
 
 def test_results_survive_the_next_run(encoder: VisionEncoder) -> None:
     first, second = random_rgb(28, 28, 1), random_rgb(28, 28, 2)
-    (kept,) = encoder.encode([first])
-    encoder.encode([second])
+    (kept,) = encode_slices(encoder, [first])
+    encode_slices(encoder, [second])
     assert np.allclose(kept, expected_embeddings(first), atol=1e-5)
 
 
 def test_sides_that_are_no_multiple_of_the_patch_count_whole_patches(encoder: VisionEncoder) -> None:
     slices = [random_rgb(15, 29)] * 3  # 2 x 3 patches each
     assert encoder.plan_batches(slices) == [(0,), (1,), (2,)]
-    assert len(encoder.encode(slices)) == 3
+    assert len(encode_slices(encoder, slices)) == 3

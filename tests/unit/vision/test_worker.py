@@ -16,7 +16,7 @@ from service.vision.encoder import VisionEncoder
 from service.vision.preprocess import cut_slices, slice_digest
 from service.vision.slicing import plan_slices
 from service.vision.worker import PendingImage, VisionWorker
-from tests.unit.vision.encoder_model import CONFIG, expected_embeddings, open_encoder
+from tests.unit.vision.encoder_model import CONFIG, encode_images, expected_embeddings, open_encoder
 from tests.unit.vision.images import random_rgb, save
 
 
@@ -50,7 +50,7 @@ class GatedEncoder:
 async def test_images_come_back_in_order(encoder: VisionEncoder) -> None:
     images = [pending(save(random_rgb(*size), "PNG")) for size in ((28, 28), (60, 90), (1, 1), (90, 60))]
     worker = VisionWorker(encoder)
-    encoded = await worker.encode(images)
+    encoded = await encode_images(worker, images)
     worker.close()
     assert [len(slices) for slices in encoded] == [image.plan.num_images for image in images]
     assert sum(map(len, encoded)) > len(images)
@@ -63,7 +63,7 @@ async def test_images_come_back_in_order(encoder: VisionEncoder) -> None:
 
 async def test_no_image_is_no_work(encoder: VisionEncoder) -> None:
     worker = VisionWorker(encoder)
-    assert await worker.encode([]) == []
+    assert await encode_images(worker, []) == []
     worker.close()
 
 
@@ -74,7 +74,7 @@ async def test_a_broken_image_is_named_and_nothing_is_encoded(encoder: VisionEnc
     seen = pending(whole, "messages[1].content[0].image_url")
     broken = PendingImage(whole[:-40], seen.header, seen.plan)
     with pytest.raises(ImageDecodeError) as raised:
-        await worker.encode([pending(whole), broken])
+        await encode_images(worker, [pending(whole), broken])
     worker.close()
     assert raised.value.param == "messages[1].content[0].image_url"
     assert gated.num_batches == 0
@@ -99,8 +99,8 @@ async def test_a_cancelled_request_is_dropped_between_batches(encoder: VisionEnc
     worker = VisionWorker(gated)  # type: ignore[arg-type]
     many = pending(save(random_rgb(56, 56), "PNG"))
     assert len(gated.plan_batches([np.zeros((28, 28, 3), np.uint8)] * many.plan.num_images)) > 1
-    running = asyncio.create_task(worker.encode([many]))
-    waiting = asyncio.create_task(worker.encode([many]))
+    running = asyncio.create_task(encode_images(worker, [many]))
+    waiting = asyncio.create_task(encode_images(worker, [many]))
     await asyncio.to_thread(gated.started.acquire)
     await asyncio.sleep(0.05)  # lets the second one reach the queue; either way it must not be encoded
     running.cancel()
@@ -109,7 +109,7 @@ async def test_a_cancelled_request_is_dropped_between_batches(encoder: VisionEnc
     await asyncio.wait([running, waiting])
     assert running.cancelled()
     assert waiting.cancelled()
-    after = await worker.encode([pending(save(random_rgb(28, 28), "PNG"))])
+    after = await encode_images(worker, [pending(save(random_rgb(28, 28), "PNG"))])
     worker.close()
     assert len(after) == 1
     assert gated.num_batches == 2  # the one that ran, and the one after
@@ -124,7 +124,7 @@ async def test_a_failing_device_tells_nothing(
 
     worker = VisionWorker(Broken(encoder))  # type: ignore[arg-type]
     with pytest.raises(EngineError) as raised:
-        await worker.encode([pending(save(random_rgb(28, 28), "PNG"))])
+        await encode_images(worker, [pending(save(random_rgb(28, 28), "PNG"))])
     worker.close()
     assert raised.value.message == "the image encoder failed"
     assert raised.value.__cause__ is None
@@ -136,7 +136,7 @@ async def test_close_ends_what_waits_with_an_error(encoder: VisionEncoder) -> No
     gated = GatedEncoder(encoder)
     worker = VisionWorker(gated)  # type: ignore[arg-type]
     image = pending(save(random_rgb(28, 28), "PNG"))
-    running, waiting = (asyncio.create_task(worker.encode([image])) for _ in range(2))
+    running, waiting = (asyncio.create_task(encode_images(worker, [image])) for _ in range(2))
     await asyncio.to_thread(gated.started.acquire)
     await asyncio.sleep(0.05)  # lets the second one reach the queue; either way it must end as asserted
     closing = asyncio.create_task(asyncio.to_thread(worker.close))
@@ -152,4 +152,4 @@ async def test_after_close_nothing_is_taken(encoder: VisionEncoder) -> None:
     worker.close()
     worker.close()
     with pytest.raises(NotReadyError):
-        await worker.encode([pending(save(random_rgb(28, 28), "PNG"))])
+        await encode_images(worker, [pending(save(random_rgb(28, 28), "PNG"))])

@@ -18,7 +18,7 @@ from service.vision.encoder import VisionEncoder
 from service.vision.preprocess import slice_digest
 from service.vision.slicing import Detail, SlicePlan, plan_slices
 from service.vision.worker import DecodedSlice, EncodedSlice, PendingImage, VisionWorker
-from tests.unit.vision.encoder_model import CONFIG, expected_embeddings, open_encoder
+from tests.unit.vision.encoder_model import CONFIG, encode_images, expected_embeddings, open_encoder
 from tests.unit.vision.images import random_rgb, save
 
 ENTRY = 2 * 3 * 4 + ENTRY_OVERHEAD_BYTES
@@ -110,9 +110,9 @@ def digests(image: tuple[EncodedSlice, ...]) -> list[bytes]:
 
 
 async def test_the_same_image_again_is_not_encoded(encoder: WatchedEncoder, worker: VisionWorker) -> None:
-    (first,) = await worker.encode([image_of(four_slices())])
+    (first,) = await encode_images(worker, [image_of(four_slices())])
     assert sorted(encoder.take_encoded()) == sorted(digests(first))
-    (second,) = await worker.encode([image_of(four_slices())])
+    (second,) = await encode_images(worker, [image_of(four_slices())])
     assert encoder.take_encoded() == []
     assert all(a.embeddings is b.embeddings for a, b in zip(first, second, strict=True))
     assert worker.cache_stats().hits == 5
@@ -123,20 +123,20 @@ async def test_one_pixel_changed_encodes_the_overview_and_its_slice(
     encoder: WatchedEncoder, worker: VisionWorker
 ) -> None:
     pixels = four_slices()
-    await worker.encode([image_of(pixels)])
+    await encode_images(worker, [image_of(pixels)])
     encoder.take_encoded()
     pixels[10, 40] = 255 - pixels[10, 40]  # upper right
-    (changed,) = await worker.encode([image_of(pixels)])
+    (changed,) = await encode_images(worker, [image_of(pixels)])
     assert sorted(encoder.encoded) == sorted(digests(changed)[i] for i in (0, 2))
 
 
 async def test_another_slicing_of_the_same_image(encoder: WatchedEncoder, worker: VisionWorker) -> None:
     pixels = four_slices()
-    (four,) = await worker.encode([image_of(pixels)])
+    (four,) = await encode_images(worker, [image_of(pixels)])
     encoder.take_encoded()
-    (two,) = await worker.encode([image_of(pixels, SlicePlan((28, 28), (56, 56), (1, 2)))])
+    (two,) = await encode_images(worker, [image_of(pixels, SlicePlan((28, 28), (56, 56), (1, 2)))])
     assert encoder.take_encoded() == digests(two)[1:], "the overview is the same, halves are no quarters"
-    (low,) = await worker.encode([image_of(pixels, detail="low")])
+    (low,) = await encode_images(worker, [image_of(pixels, detail="low")])
     assert encoder.take_encoded() == []
     assert digests(low) == digests(four)[:1]
 
@@ -154,9 +154,9 @@ async def test_equal_bytes_of_another_size_are_another_slice(
 async def test_the_same_slice_in_two_images(encoder: WatchedEncoder, worker: VisionWorker) -> None:
     pixels, other = four_slices(1), four_slices(2)
     other[28:, 28:] = pixels[28:, 28:]
-    (first,) = await worker.encode([image_of(pixels)])
+    (first,) = await encode_images(worker, [image_of(pixels)])
     encoder.take_encoded()
-    (second,) = await worker.encode([image_of(other)])
+    (second,) = await encode_images(worker, [image_of(other)])
     assert sorted(encoder.encoded) == sorted(digests(second)[:4])
     assert second[4].embeddings is first[4].embeddings
 
