@@ -47,7 +47,7 @@ def synthesize(
     with fresh_directory(output, overwrite=overwrite, needed_bytes=needed) as directory:
         _write_json(directory / CONFIG_NAME, raw)
         (directory / TOKENIZER_NAME).write_bytes(train_vocabulary(config.vocab_size))
-        _write_json(directory / "tokenizer_config.json", _tokenizer_config())
+        _write_json(directory / "tokenizer_config.json", tokenizer_config())
         _write_weights(directory, config, seed, max_shard_bytes, on_bytes)
 
 
@@ -140,7 +140,7 @@ def _chunks(total: int) -> Iterator[int]:
         yield min(_CHUNK_WEIGHTS, total - begin)
 
 
-def _tokenizer_config() -> dict[str, Any]:
+def tokenizer_config() -> dict[str, Any]:
     return {
         "add_bos_token": True,
         "add_eos_token": False,

@@ -5,6 +5,7 @@ kept below, so the same file comes out every time.
 """
 
 import io
+from collections.abc import Sequence
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -74,18 +75,22 @@ _OTHERS = (
 )
 
 
-def train_vocabulary(vocab_size: int) -> bytes:
-    """A serialised sentencepiece model of exactly `vocab_size` pieces (at least 1000).
+def train_vocabulary(
+    vocab_size: int, sentences: Sequence[str] | None = None, trained_size: int = _TRAINED_SIZE
+) -> bytes:
+    """A serialised sentencepiece model of exactly `vocab_size` pieces (at least `trained_size`).
+
+    `sentences`: what to learn from, instead of the text kept here.
 
     Beyond the trained ones stand pieces of the type UNUSED: never the result of encoding, but decodable, so
     that every id a model of that vocabulary may answer with is text.
     """
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(_sentences()),
+        sentence_iterator=iter(_sentences() if sentences is None else sentences),
         model_writer=trained,
         model_type="bpe",
-        vocab_size=_TRAINED_SIZE,
+        vocab_size=trained_size,
         normalization_rule_name="identity",
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
