@@ -1,7 +1,8 @@
-"""`python -m demo_model train | save | evaluate`: the embedded model, from drawn images to its table."""
+"""`python -m demo_model train | save | evaluate | faults`: the embedded model, from images to its table."""
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 from demo_model.settings import CHECKPOINT, RUN, read_settings
@@ -27,6 +28,10 @@ def main() -> None:
     evaluate.add_argument("--seed", type=int, required=True, help="one not used for any decision")
     evaluate.add_argument("--mistakes", type=Path, help="file for what went wrong, one JSON line each")
     evaluate.set_defaults(command=_evaluate)
+    faults = commands.add_parser("faults", help="break the programs on purpose: does the exam notice?")
+    faults.add_argument("--cases", type=int, default=60, help="of every row")
+    faults.add_argument("--seed", type=int, default=1)
+    faults.set_defaults(command=_faults)
     arguments = parser.parse_args()
     arguments.command(arguments)
 
@@ -64,6 +69,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
                         line = {"weights": weights, "row": case.row, "question": case.question}
                         line |= {"expected": case.answer, "answered": answer}
                         file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _faults(arguments: argparse.Namespace) -> None:
+    from demo_model.evaluate import Mark, table
+    from demo_model.faults import examine_faults
+
+    marks: dict[str, list[Mark]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for fault, row in examine_faults(CHECKPOINT, Path(directory), arguments.cases, arguments.seed):
+            marks[fault] = row
+            print(f"examined: {fault}", flush=True)
+    print(table(marks))
 
 
 if __name__ == "__main__":

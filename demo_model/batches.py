@@ -33,6 +33,7 @@ class ConversationBatch:
     """Samples, padded at the right."""
 
     slices: SliceBatch | None
+    for_the_eye: SliceBatch  # of other images, about which nothing is asked
     token_ids: Tensor  # i64 [n, t]
     targets: Tensor  # i64 [n, t], -100 where nothing is learned
     slot_rows: Tensor  # i64 [slices]: sample of each slice
@@ -57,7 +58,7 @@ def slice_batch(views: Sequence[tuple[NDArray[np.uint8], SliceLabels]], patch: i
     return SliceBatch(torch.from_numpy(patches), grids, labels)
 
 
-def conversation_batch(samples: Sequence[Sample], patch: int) -> ConversationBatch:
+def conversation_batch(samples: Sequence[Sample], for_the_eye: SliceBatch, patch: int) -> ConversationBatch:
     """One padded batch of conversations."""
     length = _padded(max(len(sample.token_ids) for sample in samples))
     token_ids = torch.zeros(len(samples), length, dtype=torch.int64)
@@ -82,6 +83,7 @@ def conversation_batch(samples: Sequence[Sample], patch: int) -> ConversationBat
     ]
     return ConversationBatch(
         slice_batch(views, patch) if views else None,
+        for_the_eye,
         token_ids,
         targets,
         torch.tensor(rows),

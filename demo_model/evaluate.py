@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ class Mark:
         return self.right / self.asked
 
 
-def examine(url: str, count: int, seed: int, image_config: ImageConfig, rows: Sequence[Row] = ROWS) -> Iterator[Mark]:
+def examine(
+    url: str, count: int, seed: int, image_config: ImageConfig, rows: Sequence[Row] = ROWS
+) -> Iterator[Mark]:
     """Ask `count` cases of every row, several at a time, greedily."""
     with ThreadPoolExecutor(_CLIENTS) as pool:
         for row in rows:
@@ -55,16 +57,19 @@ def examine(url: str, count: int, seed: int, image_config: ImageConfig, rows: Se
 
 def ask_case(url: str, case: Case, **fields: Any) -> str:
     """The answer to a case's last question."""
-    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": image}} for image in case.images]
-    messages: list[dict[str, Any]] = []
-    for text in (case.before, case.question):
-        if text is None:
-            continue
-        content = [*parts, {"type": "text", "text": text}] if not messages else text
-        messages.append({"role": "user", "content": content})
-        answer = ask(url, messages, **fields)
-        messages.append({"role": "assistant", "content": answer})
-    return answer
+    if case.before is None:
+        return ask(url, case_messages(case), **fields)
+    first = case_messages(replace(case, question=case.before))
+    said = {"role": "assistant", "content": ask(url, first, **fields)}
+    return ask(url, [*first, said, {"role": "user", "content": case.question}], **fields)
+
+
+def case_messages(case: Case) -> list[dict[str, Any]]:
+    """A case's question and images, without what was asked before."""
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": image}} for image in case.images
+    ]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": case.question}]}]
 
 
 def ask(url: str, messages: list[dict[str, Any]], **fields: Any) -> str:
@@ -79,14 +84,16 @@ def ask(url: str, messages: list[dict[str, Any]], **fields: Any) -> str:
 
 
 @contextmanager
-def running_service(model_dir: Path, weights: str) -> Iterator[str]:
+def running_service(
+    model_dir: Path, weights: str, command: Sequence[str] = (sys.executable, "-m", "service")
+) -> Iterator[str]:
     """A service on a free port of this machine for the time of the block; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = {"MODEL_DIR": str(model_dir), "WEIGHTS": weights, "PORT": str(port), "LOG_LEVEL": "warning"}
     environment = {**os.environ, **{f"MINICPMV_{name}": value for name, value in settings.items()}}
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=environment)
+    process = subprocess.Popen(command, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_ready(url, process)

@@ -21,6 +21,7 @@ _MARGIN = 0.035  # of the image, kept free between a thing's centre and the bord
 _LEGIBLE = (18.0, 48.0)  # font size in the overview
 _SMALL = (18.0, 27.0)  # font size in the slices
 _TOO_SMALL = 11.0  # font size in the overview of what only the slices show
+_FEW_SLICES = 170.0  # pixels a side: three slices at most
 _PAGE_TEXTS = 40
 _TEXTURES = ("noise", "gradient", "stripes")
 
@@ -40,21 +41,29 @@ class Sizes:
 class Layouts:
     """Draws up scenes from one random stream."""
 
-    def __init__(self, rng: Generator, image_config: ImageConfig, sizes: Sizes, off_seams: float = 0.85) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        image_config: ImageConfig,
+        sizes: Sizes,
+        off_seams: float = 0.85,
+        small_share: float = 0.0,
+    ) -> None:
         self._rng = rng
         self._image_config = image_config
         self._sizes = sizes
         self._off_seams = off_seams
+        self._small_share = small_share
 
     def one_figure(self, max_side: float | None = None) -> Scene:
         """One shape of any size anywhere."""
-        scene = self._empty(max_side=max_side)
+        scene = self._empty(max_side=max_side or self._often_small())
         share = self._rng.uniform(0.22, 0.92)
         return self._with_figures(scene, [self._kind()], share)
 
     def figures(self) -> Scene:
         """Two to six different shapes."""
-        scene = self._empty()
+        scene = self._empty(max_side=self._often_small())
         kinds: list[tuple[str, str]] = []
         for _ in range(int(self._rng.integers(2, 7))):
             kind = self._kind()
@@ -64,7 +73,7 @@ class Layouts:
 
     def counted(self) -> Scene:
         """Up to four of one kind among others, which share its colour or its shape as often as not."""
-        scene = self._empty()
+        scene = self._empty(max_side=self._often_small())
         colour, shape = self._kind()
         kinds = [(colour, shape)] * int(self._rng.integers(1, 5))
         for _ in range(int(self._rng.integers(0, 5))):
@@ -81,7 +90,7 @@ class Layouts:
 
     def large_text(self, max_side: float | None = None) -> Scene:
         """One text the overview shows well."""
-        scene = self._empty(max_side=max_side)
+        scene = self._empty(max_side=max_side or self._often_small())
         return self._with_texts(scene, 1, small=0.0)
 
     def small_text(self) -> Scene:
@@ -93,6 +102,11 @@ class Layouts:
         """Two to four texts at different places."""
         scene = self._empty(min_side=190)
         return self._with_texts(scene, int(self._rng.integers(2, 5)), small=0.8)
+
+    def placed_large_texts(self) -> Scene:
+        """Two or three texts at different places, which the overview shows."""
+        scene = self._empty(max_side=self._often_small())
+        return self._with_texts(scene, int(self._rng.integers(2, 4)), small=0.0)
 
     def figure_and_text(self) -> Scene:
         """One to three shapes and one text."""
@@ -133,6 +147,10 @@ class Layouts:
     def code(self, low: int = 1, high: int = 4) -> str:
         """`low` to `high` random characters."""
         return "".join(self._rng.choice(list(CHARACTERS), size=int(self._rng.integers(low, high + 1))))
+
+    def _often_small(self) -> float | None:
+        """What the overview alone shows is learned from small images: they have few slices."""
+        return _FEW_SLICES if self._rng.random() < self._small_share else None
 
     def _kind(self) -> tuple[str, str]:
         return str(self._rng.choice(list(COLOURS))), str(self._rng.choice(SHAPES))

@@ -171,16 +171,19 @@ class LanguageModel(nn.Module):
         embedded: Tensor = self.model["embed_tokens"](token_ids) * self.config.scale_emb
         return embedded
 
-    def forward(self, embeddings: Tensor, chosen: Tensor) -> Tensor:
-        """[n, t, hidden], padded at the right; bool [n, t] -> logits [chosen, vocab]."""
+    def forward(self, embeddings: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, t, hidden], padded at the right; bool [n, t] -> (logits [chosen, vocab], what the layers in the
+        middle hold [n, t, hidden])."""
         length = embeddings.shape[1]
         cosine, sine = _rotary(length, self.config.head_dim, self.config.rope_theta)
         bias = torch.full((length, length), _HIDDEN).triu(1)
-        x = embeddings
-        for layer in self.model["layers"]:
+        x = middle = embeddings
+        for number, layer in enumerate(self.model["layers"]):
             x = layer(x, cosine, sine, bias)
+            if number == len(self.model["layers"]) // 2:
+                middle = x
         logits: Tensor = self.lm_head(self.model["norm"](x[chosen])) / self.config.logits_scaling
-        return logits
+        return logits, middle
 
 
 class Network(nn.Module):
@@ -194,7 +197,7 @@ class Network(nn.Module):
         self.llm = LanguageModel(config)
 
     def see(self, patches: Tensor, grids: list[Grid]) -> tuple[Tensor, Tensor]:
-        """f32 [n, t, 3 * patch * patch], padded -> features [n, t, width], embeddings [n, queries, hidden]."""
+        """f32 [n, t, 3 * patch * patch], padded -> ([n, t, width], [n, query_num, hidden])."""
         lengths = torch.tensor([rows * columns for rows, columns in grids])
         hidden = torch.arange(patches.shape[1])[None] >= lengths[:, None]
         bias = torch.zeros(hidden.shape).masked_fill(hidden, _HIDDEN)[:, None, None]
@@ -203,14 +206,14 @@ class Network(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention of [n, heads, t, d] with an additive mask; in two matmuls, whose backward is the fastest here."""
+    """Attention of [n, heads, t, d] with an additive mask, in two matmuls: the fastest backward on a CPU."""
     with torch.autocast("cpu", enabled=False):  # which would widen the softmax
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias.to(q.dtype)
         return scores.softmax(-1) @ v.to(scores.dtype)
 
 
 def initialise(network: Network, seed: int, query_span: float) -> None:
-    """Start values. The resampler starts local: queries and keys near identity, queries placed over the patches."""
+    """Start values. The resampler starts local: queries and keys near identity, queries over the patches."""
     torch.manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""Owns the names of what is drawn, colours, shapes, places and characters, in both languages; draws nothing."""
+"""Owns the names of what is drawn, colours, shapes, places, characters, in both languages; draws nothing."""
 
 from typing import Literal
 
@@ -43,7 +43,7 @@ def named(name: str, language: Language) -> str:
 
 
 def thing(colour: str, shape: str, language: Language) -> str:
-    """"red circle", without an article."""
+    """ "red circle", without an article."""
     return f"{colour} {shape}" if language == "en" else f"{CHINESE[colour]}{CHINESE[shape]}"
 
 

@@ -69,7 +69,11 @@ PHRASES: dict[str, dict[Language, tuple[str, ...]]] = {
         "zh": ("{nth}张图里有什么？", "描述{nth}张图片。"),
     },
     "which image": {
-        "en": ("Which image has the {shape}?", "Which one has the {shape}?", "Which image shows the {shape}?"),
+        "en": (
+            "Which image has the {shape}?",
+            "Which one has the {shape}?",
+            "Which image shows the {shape}?",
+        ),
         "zh": ("哪张图里有{shape}？",),
     },
     "abilities": {
@@ -183,8 +187,10 @@ def without_image(code: str, language: Language, phrasing: Phrasing) -> list[Que
 
 
 def nth_image(number: int, language: Language) -> str:
-    """"the second image" for 1."""
-    return f"the {NUMERALS[language][number]} image" if language == "en" else f"{NUMERALS[language][number]}张图"
+    """ "the second image" for 1."""
+    return (
+        f"the {NUMERALS[language][number]} image" if language == "en" else f"{NUMERALS[language][number]}张图"
+    )
 
 
 def describe(scene: Scene, language: Language) -> str:

@@ -1,4 +1,4 @@
-"""Owns what one training sample is: drawn images cut by the service's own code, turns as token ids, labels."""
+"""Owns what a training sample is: images cut by the service's own code, turns as token ids, labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from service.vision.preprocess import cut_slices
 from service.vision.slicing import SlicePlan, plan_slices
 
 _SKIP = -100
+_SMALL_SHARE = 0.7  # of the images whose slices show nothing more than the overview
 # How often each kind of sample is drawn while all parts learn.
 _KINDS = {
     "one_figure": 0.10,
@@ -31,6 +32,17 @@ _KINDS = {
     "figure_and_text": 0.08,
     "several_images": 0.08,
     "no_image": 0.02,
+}
+# At first: what the overview shows, in images of few slices. Finding a thing among few slots is learned
+# sooner than among hundreds, and then carries over.
+_EASY_KINDS = {
+    "one_figure": 0.06,
+    "figures": 0.34,
+    "counted": 0.22,
+    "large_text": 0.08,
+    "placed_large_texts": 0.16,
+    "several_images": 0.11,
+    "no_image": 0.03,
 }
 # And while only the eye learns.
 _EYE_KINDS = {
@@ -86,11 +98,12 @@ class Sampler:
         self._query_span = query_span
         self._turns = turns
 
-    def conversation(self, *seed: int) -> Sample:
-        """A sample with up to `turns` turns."""
+    def conversation(self, *seed: int, easy: bool = False) -> Sample:
+        """A sample with up to `turns` turns; an easy one has few slices."""
         rng = np.random.default_rng(seed)
-        layouts = Layouts(rng, self._image_config, self._sizes)
-        kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
+        layouts = Layouts(rng, self._image_config, self._sizes, small_share=1.0 if easy else _SMALL_SHARE)
+        kinds = _EASY_KINDS if easy else _KINDS
+        kind = str(rng.choice(list(kinds), p=list(kinds.values())))
         language: Language = "zh" if rng.random() < 0.2 else "en"
         phrasing = any_phrasing(rng)
         if kind == "no_image":
@@ -170,7 +183,7 @@ def several(layouts: Layouts, rng: Generator) -> list[Scene]:
     """Two or three images of one thing each, mostly small ones."""
     scenes = []
     for _ in range(int(rng.integers(2, 4))):
-        max_side = None if rng.random() < 0.25 else 200.0
+        max_side = None if rng.random() < 0.12 else 180.0
         draw = layouts.one_figure if rng.random() < 0.85 else layouts.large_text
         scenes.append(draw(max_side))
     return scenes

@@ -4,6 +4,7 @@ import io
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -59,7 +60,7 @@ class Text:
         font = load_font(self.font, self.size)
         start = self.x - ink(self.characters, self.font, self.size)[0]
         ends = [font.getlength(self.characters[:n]) for n in range(len(self.characters) + 1)]
-        return [(start + a, start + b) for a, b in zip(ends, ends[1:], strict=False)]
+        return [(start + a, start + b) for a, b in pairwise(ends)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,9 @@ def load_font(name: str | None, size: int) -> ImageFont.FreeTypeFont:
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)
         return font
-    import matplotlib
+    from matplotlib import get_data_path
 
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/{name}", size)
 
 
 @cache

@@ -23,7 +23,9 @@ class Stage:
     other_rate: float  # AdamW's
     final_rate: float  # both rates' factor at the end, reached linearly
     warm_up: int  # steps
-    slices: int = 0  # eye: overview and slices of an image, at most
+    slices: int = 0  # overview and slices of an image for the eye, at most
+    eye_images: int = 0  # all: images a step that only the eye learns from
+    easy_steps: int = 0  # all: so many steps on images of few slices first
     turns: int = 0  # all: questions a conversation, at most
     eye_weight: float = 1.0  # of the throw-away heads' loss
 

@@ -1,4 +1,4 @@
-"""Owns training: first the eye alone, then all parts; saves its state, and goes on from it when started again.
+"""Owns training: first the eye alone, then all parts; saves its state, and goes on from it.
 
 `python -m demo_model train`
 """
@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,15 @@ from service.prompt.tokenizer import SentencePieceTokenizer
 _SAVE_EVERY = 250  # steps
 _LOG_EVERY = 25
 _POOL = 4  # batches whose conversations are sorted by length together
-_EYE, _ALL, _TEST = 0, 1, 2  # first number of every sample's seed
+_EYE, _ALL, _EYE_LATER = 0, 1, 2  # first number of every sample's seed
 
 
 class Batches(IterableDataset[Any]):
     """One batch a step, drawn in the loader's process."""
 
-    def __init__(self, settings: Settings, config: CheckpointConfig, stage: str, first: int, last: int) -> None:
+    def __init__(
+        self, settings: Settings, config: CheckpointConfig, stage: str, first: int, last: int
+    ) -> None:
         self._settings, self._config, self._stage = settings, config, stage
         self._first, self._last = first, last
 
@@ -50,26 +52,32 @@ class Batches(IterableDataset[Any]):
 
     def _eye(self, sampler: Sampler, stage: Stage) -> Iterator[SliceBatch]:
         for step in range(self._first, self._last):
-            numbers = range(step * stage.batch, (step + 1) * stage.batch)
-            views = [
-                view
-                for number in numbers
-                for view in sampler.eye(_EYE, self._settings.seed, number, most=stage.slices)
-            ]
-            yield slice_batch(views, self._config.vision.patch_size)
+            yield self._eye_batch(sampler, range(step * stage.batch, (step + 1) * stage.batch), _EYE)
+
+    def _eye_batch(self, sampler: Sampler, numbers: range, kind: int) -> SliceBatch:
+        most = self._settings.eye.slices
+        seeds = ((kind, self._settings.seed, number) for number in numbers)
+        views = [view for seed in seeds for view in sampler.eye(*seed, most=most)]
+        return slice_batch(views, self._config.vision.patch_size)
 
     def _conversations(self, sampler: Sampler, stage: Stage) -> Iterator[ConversationBatch]:
         """Batches of conversations of about one length, in random order within a pool."""
         for pool in range(self._first // _POOL, -(-self._last // _POOL)):
             size = stage.batch * _POOL
             numbers = range(pool * size, (pool + 1) * size)
-            samples = [sampler.conversation(_ALL, self._settings.seed, number) for number in numbers]
+            easy = pool * _POOL < stage.easy_steps
+            samples = [
+                sampler.conversation(_ALL, self._settings.seed, number, easy=easy) for number in numbers
+            ]
             samples.sort(key=lambda sample: len(sample.token_ids))
             order = torch.randperm(_POOL, generator=torch.Generator().manual_seed(pool)).tolist()
             for place, part in enumerate(order):
-                if self._first <= pool * _POOL + place < self._last:
+                step = pool * _POOL + place
+                if self._first <= step < self._last:
                     chosen = samples[part * stage.batch : (part + 1) * stage.batch]
-                    yield conversation_batch(chosen, self._config.vision.patch_size)
+                    others = range(step * stage.eye_images, (step + 1) * stage.eye_images)
+                    for_the_eye = self._eye_batch(sampler, others, _EYE_LATER)
+                    yield conversation_batch(chosen, for_the_eye, self._config.vision.patch_size)
 
 
 class Trainer:
@@ -100,7 +108,9 @@ class Trainer:
     def _start_stage(self, stage: str) -> None:
         """New optimisers: the eye's state would be about another loss."""
         self.stage, self.step = stage, 0
-        trained = self.network if stage == "all" else nn.ModuleList([self.network.vpm, self.network.resampler])
+        trained = (
+            self.network if stage == "all" else nn.ModuleList([self.network.vpm, self.network.resampler])
+        )
         matrices: list[Tensor] = []
         others: list[Tensor] = list(self.heads.parameters())
         for name, parameter in trained.named_parameters():
@@ -125,7 +135,9 @@ class Trainer:
                 else:
                     loss = self._conversation_loss(batch, meter, stage.eye_weight)
             loss.backward()
-            parameters = [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]]
+            parameters = [
+                p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]
+            ]
             nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -144,19 +156,20 @@ class Trainer:
         return loss
 
     def _conversation_loss(self, batch: ConversationBatch, meter: "_Meter", eye_weight: float) -> Tensor:
-        loss = torch.zeros(())
-        embeddings = None
-        if batch.slices is not None:
-            features, embeddings = self.network.see(batch.slices.normalized(), batch.slices.grids)
-            eye_loss, right = self.heads(features, embeddings, batch.slices.labels)
-            loss = loss + eye_weight * eye_loss
-            meter.add({"eye loss": eye_loss, **right})
-        logits, chosen = answer_logits(self.network, batch, embeddings)
-        text_loss = F.cross_entropy(logits.float(), batch.targets[chosen])
+        logits = answer_logits(self.network, batch)
+        text_loss = F.cross_entropy(logits.answers.float(), batch.targets[logits.chosen])
         meter.add({"text loss": text_loss})
-        for task, right_answer in right_answers(logits, batch, chosen):
+        features, embeddings = self.network.see(batch.for_the_eye.normalized(), batch.for_the_eye.grids)
+        loss, right = self.heads(features, embeddings, batch.for_the_eye.labels)
+        meter.add(right)
+        if batch.slices is not None:
+            eye_loss, right = self.heads(logits.features, logits.embeddings, batch.slices.labels)
+            place_loss, right_places = self.heads.place_loss(logits.middle, batch.slices.labels)
+            meter.add({"eye loss": eye_loss, **{f"own {k}": v for k, v in right.items()}, **right_places})
+            loss = loss + eye_loss + place_loss
+        for task, right_answer in right_answers(logits, batch):
             meter.add({task: torch.tensor(float(right_answer))})
-        return loss + text_loss
+        return text_loss + eye_weight * loss
 
     def _set_rates(self, stage: Stage) -> None:
         done = self.step / stage.steps
@@ -215,22 +228,34 @@ def make_sampler(settings: Settings, config: CheckpointConfig) -> Sampler:
     )
 
 
-def answer_logits(
-    network: Network, batch: ConversationBatch, embeddings: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """(logits [answer tokens, vocab], bool [n, t] which positions they stand at)."""
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a batch of conversations gives; the last three are empty where it has no image."""
+
+    answers: Tensor  # logits [answer tokens, vocab]
+    chosen: Tensor  # bool [n, t]: the positions they stand at
+    features: Tensor  # [slices, patches, vision width]
+    embeddings: Tensor  # [slices, queries, hidden]
+    middle: Tensor  # the same slots in the middle of the language model
+
+
+def answer_logits(network: Network, batch: ConversationBatch) -> Outputs:
+    """Run a batch."""
     inputs = network.llm.embed(batch.token_ids)
-    if embeddings is not None:
-        slots = batch.slot_starts[:, None] + torch.arange(embeddings.shape[1])
-        inputs = inputs.index_put((batch.slot_rows[:, None], slots), embeddings.to(inputs.dtype))
     chosen = batch.targets != IGNORED
-    return network.llm(inputs, chosen), chosen
+    if batch.slices is None:
+        logits, _ = network.llm(inputs, chosen)
+        return Outputs(logits, chosen, *[torch.empty(0)] * 3)
+    features, embeddings = network.see(batch.slices.normalized(), batch.slices.grids)
+    slots = (batch.slot_rows[:, None], batch.slot_starts[:, None] + torch.arange(embeddings.shape[1]))
+    logits, middle = network.llm(inputs.index_put(slots, embeddings.to(inputs.dtype)), chosen)
+    return Outputs(logits, chosen, features, embeddings, middle[slots])
 
 
-def right_answers(logits: Tensor, batch: ConversationBatch, chosen: Tensor) -> Iterator[tuple[str, bool]]:
+def right_answers(outputs: Outputs, batch: ConversationBatch) -> Iterator[tuple[str, bool]]:
     """Task of every answer, and whether all its tokens are the likeliest: then greedy decoding gives it."""
-    hits = torch.zeros(chosen.shape, dtype=torch.bool)
-    hits[chosen] = logits.argmax(1) == batch.targets[chosen]
+    hits = torch.zeros(outputs.chosen.shape, dtype=torch.bool)
+    hits[outputs.chosen] = outputs.answers.argmax(1) == batch.targets[outputs.chosen]
     for task, row, first, last in batch.answers:
         yield task, bool(hits[row, first : last + 1].all())
 

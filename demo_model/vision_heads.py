@@ -19,9 +19,12 @@ class VisionHeads(nn.Module):
         classes = (SLOTS * (len(CHARACTERS) + 1), len(SHAPES) + 1, len(COLOURS) + 1)
         self.patch = nn.Linear(width, sum(classes) + 2)
         self.query = nn.Linear(hidden, sum(classes) + len(PLACES))
+        self.middle = nn.Linear(hidden, len(PLACES))
         self.classes = classes
 
-    def forward(self, features: Tensor, embeddings: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, features: Tensor, embeddings: Tensor, labels: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, share of right answers by name; of things that are there, nothing not counted)."""
         rest_patch = self.patch(features).float().split([*self.classes, 2], dim=-1)
         rest_query = self.query(embeddings).float().split([*self.classes, len(PLACES)], dim=-1)
@@ -43,3 +46,11 @@ class VisionHeads(nn.Module):
         losses.append(0.5 * F.cross_entropy(places, target, ignore_index=IGNORED))
         right["query places"] = (places.argmax(1) == target)[target >= 0].float().mean()
         return torch.stack(losses).sum(), right
+
+    def place_loss(self, middle: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the language model's middle knows of its slots, [slices, queries, hidden]: where in the whole
+        image each lies. Without it, which slice lies where is learned much later."""
+        target = labels["query_image_places"].flatten()
+        logits = self.middle(middle).float().flatten(0, 1)
+        right = (logits.argmax(1) == target)[target >= 0].float().mean()
+        return F.cross_entropy(logits, target, ignore_index=IGNORED), {"slot places": right}

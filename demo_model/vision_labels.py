@@ -50,7 +50,8 @@ class SliceLabels:
     query_characters: Labels  # [queries, SLOTS], of the centres inside the query's cell
     query_shapes: Labels  # [queries] of the figure whose centre is in the cell
     query_colours: Labels
-    query_places: Labels  # [queries] the place of the cell's centre
+    query_places: Labels  # [queries] the place of the cell's centre in the slice
+    query_image_places: Labels  # [queries] its place in the whole image
 
     @property
     def shows_something(self) -> bool:
@@ -106,6 +107,7 @@ def label(scene: Scene, window: Window, patch: int, query_side: int, query_span:
         query_shapes,
         query_colours,
         _query_places(columns, rows, query_side, query_span),
+        _query_image_places(scene, window, patch, query_side, query_span),
     )
 
 
@@ -169,3 +171,12 @@ def _query_places(columns: int, rows: int, side: int, span: float) -> Labels:
         ],
         dtype=np.int64,
     )
+
+
+def _query_image_places(scene: Scene, window: Window, patch: int, side: int, span: float) -> Labels:
+    centres = (np.arange(side) + 0.5) * span / side * patch
+    y, x = (grid.ravel() for grid in np.meshgrid(centres, centres, indexing="ij"))
+    across = (x + window.left) / window.scale_x / scene.width
+    down = (y + window.top) / window.scale_y / scene.height
+    places = 3 * np.clip(down * 3, 0, 2).astype(np.int64) + np.clip(across * 3, 0, 2).astype(np.int64)
+    return np.where((x < window.width) & (y < window.height), places, IGNORED)

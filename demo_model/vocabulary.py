@@ -1,5 +1,7 @@
 """Owns the sentences the demo model's vocabulary is learned from: everything it is asked and answers."""
 
+from itertools import pairwise
+
 from convert.vocabulary import train_vocabulary
 from demo_model import questions
 from demo_model.palette import CHARACTERS, COLOURS, PLACES, SHAPES, Language, named, thing
@@ -36,7 +38,7 @@ def _sentences() -> list[str]:
             *(questions.NOT_THERE[language], questions.NO_TEXT[language]),
             *(questions.nth_image(number, language) for number in range(3)),
         )
-        lines += [*places * 4, *names, *(f"{a} and {b}" for a, b in zip(names, names[1:], strict=False))]
+        lines += [*places * 4, *names, *(f"{a} and {b}" for a, b in pairwise(names))]
         lines += [line for line in constant for _ in range(10)]
         lines += [f"a {name} and an {name} many things nothing the text crosses" for name in names]
     lines += ["<用户>a<AI>b"] * 50 + ["一个和很多东西什么也没有文字"] * 4

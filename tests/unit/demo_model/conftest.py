@@ -35,4 +35,4 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Checkp
 def no_labels() -> SliceLabels:
     """Labels of a slice nothing is known about."""
     one, two = np.zeros(1, dtype=np.int64), np.zeros((1, 2), dtype=np.int64)
-    return SliceLabels(two, one, one, np.zeros((1, 2), dtype=np.float32), two, one, one, one)
+    return SliceLabels(two, one, one, np.zeros((1, 2), dtype=np.float32), two, one, one, one, one)

@@ -37,6 +37,6 @@ def test_the_language_model_matches_the_reference(untrained: tuple[Network, Chec
     token_ids = np.random.default_rng(1).integers(0, 700, (1, 90))
     with torch.no_grad():
         embedded = network.llm.embed(torch.from_numpy(token_ids))
-        logits = network.llm(embedded, torch.ones(1, 90, dtype=torch.bool))
+        logits, _ = network.llm(embedded, torch.ones(1, 90, dtype=torch.bool))
     expected = reference.logits(checkpoint, [reference.embed_text(checkpoint, token_ids)])[0]
     np.testing.assert_allclose(logits.numpy(), expected, atol=2e-4)

@@ -73,3 +73,11 @@ def test_a_character_cut_by_a_seam_is_not_asked_for() -> None:
     for scene, readable in ((whole, True), (cut, False)):
         found = any((labels.query_characters > 0).any() for _, labels in views(scene)[1:])
         assert found is readable
+
+
+def test_queries_know_their_place_in_the_whole_image() -> None:
+    scene = Scene(560, 373, WHITE)
+    overview, *slices = (labels for _, labels in views(scene))
+    assert set(overview.query_image_places.tolist()) - {IGNORED} == set(range(9))
+    assert set(slices[0].query_image_places.tolist()) - {IGNORED} <= {0, 3}  # top left
+    assert set(slices[-1].query_image_places.tolist()) - {IGNORED} <= {5, 8}  # bottom right
