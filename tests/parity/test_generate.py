@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from service.engine.block_manager import BlockManager
 from service.engine.engine import Engine, EngineConfig
 from service.engine.language_model import DeviceConfig, LanguageModel
 from service.engine.sampler import Sampler, SamplerState
-from service.engine.sampling_params import SamplingParams
+from service.engine.sampling_params import BeamSearchParams, SamplingParams
 from service.engine.scheduler import PrefixCaching, Scheduler
 from service.engine.step_loop import StepLoop
 from service.engine.token_events import EngineRequest, ImageSpan
@@ -31,8 +32,15 @@ def greedy_runs(generate_runs: list[Run]) -> list[Run]:
     return runs
 
 
+@pytest.fixture(scope="module")
+def beam_runs(generate_runs: list[Run]) -> list[Run]:
+    runs = [run for run in generate_runs if "num_beams" in run["kwargs"]]
+    assert len(runs) == 97
+    return runs
+
+
 def engine_request(run: Run, generate: Arrays, chat: Arrays) -> EngineRequest:
-    case = run["name"].split("_greedy")[0]
+    case = re.split("_greedy|_beam", run["name"])[0]
     token_ids, spans = (generate[f"{case}_ids"], ()) if case.startswith("text") else chat_prompt(chat, case)
     kwargs = run["kwargs"]
     sampling = SamplingParams(
@@ -40,6 +48,7 @@ def engine_request(run: Run, generate: Arrays, chat: Arrays) -> EngineRequest:
         repetition_penalty=kwargs.get("repetition_penalty", 1.0),
         ignore_eos=True,  # every run has an eos of its own
         stop_token_ids=frozenset({kwargs["eos_token_id"]}),
+        beam_search=BeamSearchParams(kwargs["num_beams"]) if "num_beams" in kwargs else None,
     )
     return EngineRequest(run["name"], token_ids, spans, sampling)
 
@@ -140,6 +149,55 @@ def test_greedy_answers_survive_preemption(
     answers, num_preemptions = drain(exact_model, requests, 40, preempt_rate=0.2, caching=caching)
     assert num_preemptions > 20
     for run, tokens in zip(greedy_runs, answers, strict=True):
+        assert tokens == run["new_ids"], run["name"]
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "max_num_seqs", "budget", "caching"),
+    [
+        pytest.param(600, 3, 4096, True, id="alone"),
+        pytest.param(600, 36, 512, True, id="in_company"),
+        pytest.param(600, 36, 512, False, id="no_cache"),
+        pytest.param(20, 10, 64, True, id="few_blocks"),
+    ],
+)
+async def test_beam_answers_are_the_originals(
+    exact_model: LanguageModel,
+    beam_runs: list[Run],
+    greedy_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    num_blocks: int,
+    max_num_seqs: int,
+    budget: int,
+    caching: bool,
+) -> None:
+    """Beside greedy requests, which stay what they are."""
+    runs = beam_runs if max_num_seqs == 3 else [*beam_runs, *greedy_runs]
+    random.Random(3).shuffle(runs := runs.copy())
+    engine = new_engine(exact_model, num_blocks, max_num_seqs, budget, caching)
+    engine.start()
+    requests = [engine_request(run, generate, chat) for run in runs]
+    answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+    for run, tokens in zip(runs, answers, strict=True):
+        assert tokens == run["new_ids"], run["name"]
+    engine.stop()
+    assert engine.stats().used_blocks == 0
+    assert (engine.stats().preemptions > 0) == (num_blocks == 20)
+
+
+@pytest.mark.parametrize("caching", ["off", "all"])
+def test_beam_answers_survive_preemption(
+    exact_model: LanguageModel,
+    beam_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    caching: PrefixCaching,
+) -> None:
+    requests = [engine_request(run, generate, chat) for run in beam_runs[::3]]
+    answers, num_preemptions = drain(exact_model, requests, 40, preempt_rate=0.2, caching=caching)
+    assert num_preemptions > 20
+    for run, tokens in zip(beam_runs[::3], answers, strict=True):
         assert tokens == run["new_ids"], run["name"]
 
 
