@@ -139,7 +139,8 @@ class StepLoop:
             assert group.beam_search is not None
             events += self._search(group, group.beam_search, logits[group_rows])
         if drawing:
-            events += self._draw(logits if len(rows) == len(sampled) else logits[rows], drawing)
+            unchanged = not searching and len(rows) == len(sampled)  # nearly always: spare the copy
+            events += self._draw(logits if unchanged else logits[rows], drawing)
         return events
 
     def _draw(
