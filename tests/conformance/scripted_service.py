@@ -18,7 +18,7 @@ from service.api.deps import ApiConfig
 from service.artifacts import ImageConfig, TokenIds
 from service.engine.token_events import EngineRequest, FinishReason, TokenEvent, TokenLogprobs
 from service.generation.availability import Availability
-from service.generation.generator import Generator, GeneratorConfig
+from service.generation.generator import Generator, GeneratorConfig, TokenEngine
 from service.vision.decode import ImageLimits
 from service.vision.encoder import VisionEncoder
 from service.vision.worker import VisionWorker
@@ -156,11 +156,20 @@ class ScriptedEncoder(VisionEncoder):
 class ScriptedService:
     """A running server; a context manager. Its parts may be changed between requests."""
 
-    def __init__(self, config: ApiConfig | None = None, max_in_flight: int = 8) -> None:
+    def __init__(
+        self,
+        config: ApiConfig | None = None,
+        max_in_flight: int = 8,
+        token_engine: TokenEngine | None = None,
+    ) -> None:
+        """`token_engine` answers in place of the script."""
         self.engine, self.encoder = ScriptedEngine(), ScriptedEncoder()
         self.worker = VisionWorker(self.encoder)
         self.generator = Generator(
-            self.engine, self.worker, ByteTokenizer(), generator_config(max_in_flight=max_in_flight)
+            token_engine or self.engine,
+            self.worker,
+            ByteTokenizer(),
+            generator_config(max_in_flight=max_in_flight),
         )
         self.availability = Availability()
         self.app: FastAPI = create_api(config or api_config(), self.availability)

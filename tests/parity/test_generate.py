@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from service.engine.sampler import Sampler, SamplerState
 from service.engine.sampling_params import BeamSearchParams, SamplingParams
 from service.engine.scheduler import PrefixCaching, Scheduler
 from service.engine.step_loop import StepLoop
-from service.engine.token_events import EngineRequest, ImageSpan
+from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
 from tests.parity.conftest import Arrays, chat_prompt
 
 Run = dict[str, Any]
@@ -217,6 +218,51 @@ def test_sampled_answers_survive_company_and_preemption(
     assert num_preemptions > 0
     assert together == alone
     assert len({tuple(tokens) for tokens in alone}) == 12
+
+
+def answers_by_choice(events: list[TokenEvent], n: int) -> list[list[int]]:
+    return [[t for event in events if event.index == index for t in event.token_ids] for index in range(n)]
+
+
+async def choices(engine: Engine, request: EngineRequest) -> list[list[int]]:
+    return answers_by_choice([event async for event in engine.stream(request)], request.sampling.n)
+
+
+@pytest.mark.parametrize("precision", ["f32", "u8"])
+async def test_groups_answer_alike_alone_and_in_company_with_and_without_cache(
+    load_model: Callable[[DeviceConfig], LanguageModel],
+    generate: Arrays,
+    chat: Arrays,
+    greedy_runs: list[Run],
+    precision: str,
+) -> None:
+    """Choices, and beams with all their hypotheses; copied u8 blocks are the same bits."""
+    model = load_model(DeviceConfig(kv_cache_precision=precision, inference_precision="f32"))
+    one = SamplingParams(max_tokens=14, temperature=0.7, top_p=0.8, top_k=100, seed=4)
+    search = SamplingParams(max_tokens=14, n=3, beam_search=BeamSearchParams(4))
+    requests = []
+    for name in ("c0_noslice", "c1_slice2"):
+        prompt = chat_prompt(chat, name)
+        requests += [
+            EngineRequest(f"{name} {index}", *prompt, sampling)
+            for index, sampling in enumerate((one, replace(one, n=4), search))
+        ]
+    engines = [new_engine(model, 600, 20, 256, caching) for caching in (True, False)]
+    for engine in engines:
+        engine.start()
+    alone = [await choices(engines[1], request) for request in requests]
+    for first in (0, 3):
+        assert alone[first][0] == alone[first + 1][0]  # n=1 is the first of n=4
+        assert len({tuple(tokens) for tokens in alone[first + 1]}) > 1
+    others = [engine_request(run, generate, chat) for run in greedy_runs[:12]]
+    for engine in engines:
+        for _ in range(2):
+            together = await asyncio.gather(*(choices(engine, request) for request in [*requests, *others]))
+            assert together[: len(requests)] == alone
+    for engine in engines:
+        engine.stop()
+        assert engine.stats().used_blocks == 0
+    assert engines[0].stats().prefix_cache_hits > 0
 
 
 def changed(span: ImageSpan) -> ImageSpan:

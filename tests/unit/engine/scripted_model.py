@@ -118,9 +118,9 @@ class ScriptedModel:
     block_bytes = 10
     hidden_size = 8
     quantises_kv_cache = False
-    vocab_size = VOCAB_SIZE
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int = VOCAB_SIZE) -> None:
+        self.vocab_size = vocab_size  # ids beyond VOCAB_SIZE are never likely
         self.runner: ScriptedRunner | None = None
         self.may_run = threading.Event()  # cleared: the next step waits
         self.may_run.set()

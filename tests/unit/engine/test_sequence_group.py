@@ -46,7 +46,8 @@ class Harness:
     def step(self) -> None:
         for event in self.loop.step():
             self.events[event.request_id].append(event)
-        if self.scheduler.running and next(self._preempt_now):
+        preempt = next(self._preempt_now)
+        if preempt and self.scheduler.running:
             self.scheduler.preempt_youngest()
         self.check()
 
