@@ -85,26 +85,31 @@ class Scheduler:
     def schedule(self) -> Batch:
         """The next step; every chunk's blocks are allocated. Empty only if nothing runs or waits."""
         copies: list[tuple[int, int]] = []
-        chunks = self._decodes(copies)
+        chunks, prefilling = self._decodes(copies)
         budget = self.max_num_batched_tokens - len(chunks)
-        for group in self.running:
+        for group in prefilling:
             budget = self._add_prefills(group.prefilling(), chunks, budget)
         self._start_groups(chunks, budget)
         num_tokens = sum(len(chunk.token_ids) for chunk in chunks)
         num_sampled = sum(chunk.samples for chunk in chunks)
         return Batch(tuple(chunks), num_tokens, num_sampled, tuple(copies))
 
-    def _decodes(self, copies: list[tuple[int, int]]) -> list[ScheduledChunk]:
+    def _decodes(self, copies: list[tuple[int, int]]) -> tuple[list[ScheduledChunk], list[SequenceGroup]]:
+        """Chunks of all that decode; the groups in which some sequence does not."""
         chunks: list[ScheduledChunk] = []
+        prefilling: list[SequenceGroup] = []
         index = 0
         while index < len(self.running):  # the list loses its tail to preemption
             group = self.running[index]
             index += 1
             group.share_prefix()
             decoding = group.decoding()
-            if decoding and self._grow_or_preempt(group, decoding, copies):
-                chunks += [self._chunk(sequence, 1) for sequence in decoding]
-        return chunks
+            if decoding and not self._grow_or_preempt(group, decoding, copies):
+                break  # it was the youngest
+            chunks += [self._chunk(sequence, 1) for sequence in decoding]
+            if len(decoding) < len(group.sequences):
+                prefilling.append(group)
+        return chunks, prefilling
 
     def _grow_or_preempt(
         self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]

@@ -41,6 +41,8 @@ class SequenceGroup:
 
     def decoding(self) -> list[Sequence]:
         """Sequences whose last token is all that is left to run."""
+        if len(self.sequences) == 1:  # nearly always, in every step
+            return self.sequences if self.sequences[0].num_uncomputed == 1 else []
         ready = [sequence for sequence in self.sequences if sequence.num_uncomputed == 1]
         return ready if len(ready) == len(self.sequences) or not self.in_lockstep else []
 

@@ -37,7 +37,7 @@ def read_choices(request: ChatCompletionRequest, max_num_seqs: int) -> ChoicePar
             raise InvalidValueError(f"n is {n}, but a search with {num_beams} beams has no more answers", "n")
     if (num_beams or n) > max_num_seqs:
         field = "n" if num_beams is None else _width_field(request)
-        raise InvalidValueError(f"this server runs at most {max_num_seqs} sequences at once", field)
+        raise InvalidValueError(f"{field}: this server runs at most {max_num_seqs} sequences at once", field)
     return ChoiceParams(n, _read_logprobs(request), _beam_search(request, num_beams))
 
 
@@ -50,7 +50,7 @@ def _read_num_beams(request: ChatCompletionRequest) -> int | None:
     width: int = getattr(request, _width_field(request)) or 1
     if width == 1:
         raise InvalidValueError(
-            "a beam search needs two beams: send num_beams, best_of or n", "use_beam_search"
+            "use_beam_search needs two beams or more: send num_beams, best_of or n", "use_beam_search"
         )
     if request.best_of not in (None, width):
         raise InvalidValueError("num_beams and best_of differ; send one of them", "best_of")

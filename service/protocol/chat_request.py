@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, JsonValue, Tag
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
+from pydantic_core import PydanticCustomError
 
 from service.protocol.chat_message import LIST, TEXT, ChatMessage, json_type_tag
 from service.protocol.field_state import Refused, Tolerated
@@ -29,6 +30,16 @@ Stop = Annotated[
         custom_error_message="Input should be a string or a list of strings",
     ),
 ]
+
+
+def _no_number(value: object) -> object:
+    """Literals are compared, and 1 equals True."""
+    if value in (0, 1) and not isinstance(value, bool):
+        raise PydanticCustomError("early_stopping", "Input should be true, false or 'never'")
+    return value
+
+
+EarlyStopping = Annotated[Literal[True, False, "never"], BeforeValidator(_no_number)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
@@ -73,7 +84,7 @@ class ChatCompletionRequest(RequestModel):
         None, description="A beam search with num_beams, best_of or n beams, whichever is sent first."
     )
     length_penalty: float | None = Field(None, ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)
-    early_stopping: Literal[True, False, "never"] | None = None
+    early_stopping: EarlyStopping | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     cache_salt: str | None = Field(

@@ -293,20 +293,29 @@ async def test_leaving_a_request_with_several_sequences_frees_all(
 async def test_a_choice_that_is_aborted_is_silent_and_the_last_one_ends_the_stream(
     model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = threading.Semaphore(1)
+    steps = threading.Semaphore(0)
     monkeypatch.setattr(model.may_run, "wait", steps.acquire)
     engine = Engine(model, CONFIG)
     engine.start()
-    events = engine.stream(request("a", [1, 2, 3], replace(CHOICES, max_tokens=12, n=2)))
-    assert [(await anext(events)).index for _ in range(2)] == [0, 1]
-    engine.abort("a", 0)  # seen after the step that waits already
+
+    async def finish_step() -> None:
+        """And wait for the next one, which has been told what was asked for until now."""
+        await asyncio.to_thread(model.in_step.wait)
+        model.in_step.clear()
+        steps.release()
+        await asyncio.to_thread(model.in_step.wait)
+
+    task = asyncio.create_task(collect(engine, request("a", [1, 2, 3], replace(CHOICES, max_tokens=12, n=2))))
+    await finish_step()
     engine.abort("a", 0)
-    steps.release(2)
-    assert [(await anext(events)).index for _ in range(3)] == [0, 1, 1]
+    engine.abort("a", 0)
+    await finish_step()  # it had begun with both
+    await finish_step()
     engine.abort("a", 1)
     steps.release()
-    assert (await anext(events)).index == 1
-    assert [event async for event in events] == [TokenEvent("a", (), "abort")]
+    events = await task
+    assert [event.index for event in events[:-1]] == [0, 1, 0, 1, 1, 1]
+    assert events[-1] == TokenEvent("a", (), "abort")
     steps.release(9)
     await collect(engine, request("a", [1]))  # the id is free again
     engine.stop()
