@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     image_cache_size: ByteSize = Field(
         ByteSize(256 * _MIB), ge=0, description="memory for encoded image slices that may come again; 0: none"
     )
-    max_num_seqs: int = Field(32, ge=1, le=1024, description="requests that generate at the same time")
+    max_num_seqs: int = Field(
+        32, ge=1, le=1024, description="answers and beams that are generated at the same time"
+    )
     max_num_batched_tokens: int = Field(512, ge=1, le=65536, description="tokens computed in one step")
     enable_prefix_caching: bool = Field(
         True, description="whether requests share the cached keys and values of equal beginnings"

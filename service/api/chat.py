@@ -14,8 +14,9 @@ from service.api.documentation import CHAT_REQUEST_BODY, CHAT_STREAM, errors
 from service.api.models import require_model
 from service.api.sse import ChatStream
 from service.generation.generator import Generator
+from service.generation.text_stream import TextDelta
 from service.protocol.chat_request import ChatCompletionRequest
-from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice
+from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice, ChoiceLogprobs
 
 router = APIRouter(prefix="/v1/chat", tags=["chat"])
 
@@ -39,18 +40,29 @@ async def create_chat_completion(request: Request, config: Config, generator: Re
 
 
 async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: Generator) -> ChatCompletion:
-    created, texts = int(time.time()), []
+    created = int(time.time())
     with closing(await generator.begin(body)) as generation:
+        parts: list[list[TextDelta]] = [[] for _ in range(generation.num_choices)]
         async with aclosing(generation.deltas()) as deltas:
             async for delta in deltas:
-                texts.append(delta.text)
-        assert delta.finish_reason is not None, "deltas end with a finish reason"
-        choice = Choice(message=AssistantMessage(content="".join(texts)), finish_reason=delta.finish_reason)
+                parts[delta.index].append(delta)
         return ChatCompletion(
             id=generation.id,
             created=created,
             model=config.model_name,
             system_fingerprint=config.system_fingerprint,
-            choices=(choice,),
+            choices=tuple(_choice(choice, generation.has_logprobs) for choice in parts),
             usage=generation.usage(),
         )
+
+
+def _choice(deltas: list[TextDelta], has_logprobs: bool) -> Choice:
+    last = deltas[-1]
+    assert last.finish_reason is not None, "deltas end with a finish reason"
+    logprobs = tuple(logprob for delta in deltas for logprob in delta.logprobs)
+    return Choice(
+        index=last.index,
+        message=AssistantMessage(content="".join(delta.text for delta in deltas)),
+        logprobs=ChoiceLogprobs(content=logprobs) if has_logprobs else None,
+        finish_reason=last.finish_reason,
+    )

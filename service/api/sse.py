@@ -13,7 +13,13 @@ from service.api.deps import ApiConfig
 from service.api.error_handlers import error_detail, log_unexpected
 from service.errors import EngineError, RequestError
 from service.generation.generator import Generation
-from service.protocol.chat_response import ChatCompletionChunk, ChunkChoice, Delta, Usage
+from service.protocol.chat_response import (
+    ChatCompletionChunk,
+    ChoiceLogprobs,
+    ChunkChoice,
+    Delta,
+    Usage,
+)
 from service.protocol.error_response import ErrorResponse
 
 # Its debug lines hold the text of every answer.
@@ -56,10 +62,17 @@ class _Chunks:
         )
         self._unless = {"usage"} if not include_usage else set()
 
-    def choice(self, delta: Delta, finish_reason: str | None = None) -> str:
-        body = self._head.model_copy(
-            update={"choices": (ChunkChoice.model_construct(delta=delta, finish_reason=finish_reason),)}
+    def choice(
+        self,
+        index: int,
+        delta: Delta,
+        finish_reason: str | None = None,
+        logprobs: ChoiceLogprobs | None = None,
+    ) -> str:
+        choice = ChunkChoice.model_construct(
+            index=index, delta=delta, logprobs=logprobs, finish_reason=finish_reason
         )
+        body = self._head.model_copy(update={"choices": (choice,)})
         absent = {name for name in ("role", "content") if getattr(delta, name) is None}
         return body.model_dump_json(
             exclude={**dict.fromkeys(self._unless, True), "choices": {0: {"delta": absent}}}
@@ -87,18 +100,19 @@ async def _events(
 async def _answer(
     generation: Generation, config: ApiConfig, *, include_usage: bool
 ) -> AsyncGenerator[str, None]:
-    """JSON of the chunks: role with the first token, text, finish reason alone, usage if asked for."""
+    """JSON of the chunks: role with a choice's first token, text, finish reason alone, usage if asked for."""
     chunks = _Chunks(generation, config, include_usage=include_usage)
+    begun: set[int] = set()
     async with aclosing(generation.deltas()) as deltas:
-        first = True
         async for delta in deltas:
-            if first:
-                yield chunks.choice(Delta(role="assistant", content=""))
-                first = False
-            if delta.text:
-                yield chunks.choice(Delta(content=delta.text))
+            if delta.index not in begun:
+                begun.add(delta.index)
+                yield chunks.choice(delta.index, Delta(role="assistant", content=""))
+            if delta.text or delta.logprobs:
+                logprobs = ChoiceLogprobs(content=delta.logprobs) if delta.logprobs else None
+                yield chunks.choice(delta.index, Delta(content=delta.text), logprobs=logprobs)
             if delta.finish_reason is not None:
-                yield chunks.choice(Delta(), delta.finish_reason)
+                yield chunks.choice(delta.index, Delta(), delta.finish_reason)
     if include_usage:
         yield chunks.usage(generation.usage())
 

@@ -30,6 +30,7 @@ class Batch:
     chunks: tuple[ScheduledChunk, ...]
     num_tokens: int  # over all chunks
     num_sampled: int  # chunks with `samples`
+    block_copies: tuple[tuple[int, int], ...] = ()  # (source, destination), to be made before the chunks run
 
     @property
     def sampled_sequence_ids(self) -> list[int]:

@@ -28,6 +28,9 @@ class BlockTable:
         self._buffer[self._length] = block
         self._length += 1
 
+    def replace(self, index: int, block: int) -> None:
+        self._buffer[index] = block
+
     def clear(self) -> None:
         self._length = 0
 
@@ -70,10 +73,13 @@ class BlockManager:
         if num_missing > self.num_free:
             return False
         for _ in range(num_missing):
-            block = self._free.popleft() if self._free else self._evict()
-            self._ref_counts[block] = 1
-            table.append(block)
+            table.append(self._take())
         return True
+
+    def _take(self) -> int:
+        block = self._free.popleft() if self._free else self._evict()
+        self._ref_counts[block] = 1
+        return block
 
     def _evict(self) -> int:
         block, _ = self._cached_free.popitem(last=False)
@@ -94,6 +100,30 @@ class BlockManager:
             else:
                 self._cached_free[block] = None
         table.clear()
+
+    def fork(self, table: BlockTable, parent: BlockTable, num_blocks: int) -> None:
+        """Append the first `num_blocks` of `parent` to an empty table: both hold them from now on."""
+        assert len(table) == 0, "a fork starts with its parent's beginning"
+        for block in parent.block_indices[:num_blocks].tolist():
+            self._ref_counts[block] += 1
+            table.append(block)
+
+    def is_shared(self, table: BlockTable, index: int) -> bool:
+        """Whether somebody else holds the `index`-th block too; a block yet to be appended nobody does."""
+        return index < len(table) and self._ref_counts[table.block_indices[index]] > 1
+
+    def copy_on_write(self, table: BlockTable, index: int) -> tuple[int, int] | None:
+        """Put a block of its own in place of the shared `index`-th one, before it is written to.
+
+        (source, destination) of the copy that is to be made of the content; None and no change if no block
+        is free.
+        """
+        if self.num_free == 0:
+            return None
+        source, copy = int(table.block_indices[index]), self._take()
+        self._ref_counts[source] -= 1
+        table.replace(index, copy)
+        return source, copy
 
     def find(self, digests: Iterable[bytes]) -> list[int]:
         """Blocks that hold the longest known part of a chain of digests; changes nothing."""

@@ -53,6 +53,7 @@ class PagedModel(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Abort:
     request_id: str
+    index: int | None  # of the choice; None: all of them
 
 
 class Engine:
@@ -63,6 +64,8 @@ class Engine:
         _check_sizes(config, language_model)
         num_blocks = config.kv_cache_bytes // language_model.block_bytes
         self.max_model_len = min(config.max_position_embeddings, num_blocks * language_model.block_size)
+        self.max_num_seqs = config.max_num_seqs
+        self._num_blocks, self._block_size = num_blocks, language_model.block_size
         self._hidden_size = language_model.hidden_size
         self._vocab_size = language_model.vocab_size
         block_manager = BlockManager(num_blocks, language_model.block_size)
@@ -111,15 +114,27 @@ class Engine:
             num_new = sum(isinstance(command, EngineRequest) for command in self._inbox)
         return replace(self._stats, waiting=self._stats.waiting + num_new)
 
-    def abort(self, request_id: str) -> None:
-        """End a request with "abort" before the next step; nothing if it has ended."""
+    def max_new_tokens(self, num_prompt_tokens: int, num_seqs: int = 1) -> int:
+        """How long the answers to a prompt can be, each of `num_seqs` that share its full blocks.
+
+        0 or less: there is no room for any.
+        """
+        num_shared = num_prompt_tokens // self._block_size
+        num_blocks = num_shared + (self._num_blocks - num_shared) // num_seqs
+        return min(self.max_model_len, num_blocks * self._block_size) - num_prompt_tokens
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """End a request with "abort" before the next step; nothing if it has ended.
+
+        With `index`, one choice of several: the others go on, and it has no more events.
+        """
         with self._condition:
             if request_id in self._unfinished:
-                self._inbox.append(_Abort(request_id))
+                self._inbox.append(_Abort(request_id, index))
                 self._condition.notify()
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
-        """Submit `request` and yield its events, the last with a finish_reason.
+        """Submit `request` and yield its events, the last one with `ends_request`.
 
         Closing the iterator early aborts the request (wrap it in contextlib.aclosing). The first step of the
         iteration raises NotReadyError, InvalidValueError or ContextLengthError if the request is refused.
@@ -131,7 +146,7 @@ class Engine:
             while True:
                 event = await events.get()
                 yield event
-                if event.finish_reason is not None:
+                if event.ends_request:
                     return
         finally:
             del self._streams[request.request_id]
@@ -139,14 +154,19 @@ class Engine:
 
     def _check(self, request: EngineRequest) -> None:
         num_prompt, max_tokens = len(request.token_ids), request.sampling.max_tokens
+        num_seqs = request.sampling.num_seqs
         if num_prompt == 0:
             raise InvalidValueError("the prompt is empty", "messages")
         if max_tokens < 1:
             raise InvalidValueError("max_tokens must be at least 1", "max_tokens")
-        if num_prompt + max_tokens > self.max_model_len:
+        if num_seqs > self.max_num_seqs:
+            raise InvalidValueError(f"at most {self.max_num_seqs} sequences run at once", "n")
+        limit = num_prompt + self.max_new_tokens(num_prompt, num_seqs)
+        if num_prompt + max_tokens > limit:
             raise ContextLengthError(
-                f"the prompt has {num_prompt} tokens and {max_tokens} are asked for, but prompt and answer "
-                f"together must not exceed {self.max_model_len} tokens",
+                f"the prompt has {num_prompt} tokens and {max_tokens} are asked for, but prompt and "
+                f"{'answer' if num_seqs == 1 else f'each of {num_seqs} answers'} together must not exceed "
+                f"{limit} tokens",
                 "messages",
             )
         if request.token_ids.min() < 0 or request.token_ids.max() >= self._vocab_size:
@@ -201,10 +221,15 @@ class Engine:
         events: list[TokenEvent] = []
         for command in commands:
             if isinstance(command, _Abort):
-                events += self._step_loop.abort(command.request_id)
+                events += self._abort(command)
             else:
                 self._step_loop.add(command)
         return events
+
+    def _abort(self, command: _Abort) -> list[TokenEvent]:
+        if command.index is None:
+            return self._step_loop.abort(command.request_id)
+        return self._step_loop.abort_choice(command.request_id, command.index)
 
     def _end_all(self, state: _State, finish_reason: FinishReason) -> None:
         with self._condition:
@@ -219,7 +244,7 @@ class Engine:
         if not events:
             return
         with self._condition:
-            self._unfinished.difference_update(e.request_id for e in events if e.finish_reason is not None)
+            self._unfinished.difference_update(e.request_id for e in events if e.ends_request)
         assert self._event_loop is not None, "events come from requests, and requests from a loop"
         try:
             self._event_loop.call_soon_threadsafe(self._deliver, events)

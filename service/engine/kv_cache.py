@@ -1,6 +1,7 @@
 """Owns the tensors that hold keys and values, one pair a layer; does not know which block belongs to whom."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,13 @@ class KVCache:
             port.name: ov.Tensor(buffer, ov.Shape([num_blocks, *port.block_shape]), port.element_type)
             for port, buffer in zip(layout.ports, self._buffers, strict=True)
         }
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks, (source, destination) each, bit for bit: quantised ones with their scales."""
+        sources, destinations = (list(blocks) for blocks in zip(*copies, strict=True))
+        for buffer in self._buffers:
+            blocks = buffer.reshape(self.num_blocks, -1)
+            blocks[destinations] = blocks[sources]
 
 
 def _zeros(num_bytes: int) -> NDArray[np.uint8]:

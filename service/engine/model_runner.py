@@ -63,6 +63,8 @@ class ModelRunner:
 
         The result is a view of the runner's own memory, valid (and free to overwrite) until the next run.
         """
+        if batch.block_copies:
+            self._kv_cache.copy_blocks(batch.block_copies)
         self._fill_indices(batch)
         self._fill_embeddings(batch)
         self._request.infer()

@@ -2,15 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.sampling_params import SamplingParams
+from service.engine.token_events import TokenLogprobs
 from service.engine.token_filters import (
     Column,
     Distribution,
     draw,
+    log_softmax,
+    top_ids,
     top_k_distribution,
     top_p_distribution,
     whole_distribution,
@@ -24,11 +28,15 @@ class SamplerState:
 
     __slots__ = ("_counts", "_ids", "_slots", "masked_ids", "num_generated", "params", "rng")
 
-    def __init__(self, params: SamplingParams, eos_token_id: int, vocab_size: int) -> None:
+    def __init__(
+        self, params: SamplingParams, eos_token_id: int, vocab_size: int, choice_index: int = 0
+    ) -> None:
         self.params = params
         self.num_generated = 0
-        # One stream per request, one draw per token: the answer does not depend on the batch.
-        self.rng = np.random.default_rng(params.seed)
+        # One stream per choice, one draw per token: the answer does not depend on the batch. The first
+        # choice's is that of a request with one choice: its spawn key is empty.
+        spawn_key = (choice_index,) if choice_index else ()
+        self.rng = np.random.default_rng(np.random.SeedSequence(params.seed, spawn_key=spawn_key))
         ends = sorted(i for i in params.stop_token_ids | {eos_token_id} if 0 <= i < vocab_size)
         self.masked_ids = np.array(ends if params.min_tokens else [], dtype=np.int64)
         self._slots: dict[int, int] = {}
@@ -84,6 +92,39 @@ class Sampler:
             tokens[rows] = draw(distribution, uniform)
         return tokens
 
+    def sample_with_logprobs(
+        self, logits: NDArray[np.float32], states: Sequence[SamplerState]
+    ) -> tuple[NDArray[np.int64], dict[int, TokenLogprobs]]:
+        """As `sample`, and log-probabilities by row for those rows that ask for them and did not fail."""
+        asking = [row for row, state in enumerate(states) if state.params.logprobs is not None]
+        if not asking:
+            return self.sample(logits, states), {}
+        raw = logits[asking]
+        tokens = self.sample(logits, states)
+        places = [place for place, row in enumerate(asking) if tokens[row] != FAILED]
+        rows = [asking[place] for place in places]
+        counts = [states[row].params.logprobs or 0 for row in rows]
+        told = token_logprobs(raw[places], tokens[rows], counts)
+        return tokens, dict(zip(rows, told, strict=True))
+
+    def beam_log_probs(
+        self, logits: NDArray[np.float32], state: SamplerState, generated: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float32] | None:
+        """What a beam search adds up: log-softmax, then penalties on it, as in transformers.
+
+        `logits` [beams, vocab_size], of one request with `state`; generated[i] [tokens] are those of beam i.
+        None where a row holds NaN or infinity.
+        """
+        if not np.isfinite(logits).all():
+            return None
+        log_probs = log_softmax(logits)
+        for row, token_ids in zip(log_probs, generated, strict=True):
+            if state.has_penalties and len(token_ids):
+                _apply_penalties(row, state.params, *np.unique(token_ids, return_counts=True))
+            if len(token_ids) < state.params.min_tokens:
+                row[state.masked_ids] = -np.inf
+        return log_probs
+
     def distributions(
         self, logits: NDArray[np.float32], states: Sequence[SamplerState]
     ) -> Iterator[tuple[list[int], Distribution]]:
@@ -94,7 +135,7 @@ class Sampler:
     def _penalise(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> None:
         for row, state in enumerate(states):
             if state.has_penalties and state.num_generated:
-                _apply_penalties(logits[row], state)
+                _apply_penalties(logits[row], state.params, state.generated_ids, state.generated_counts)
             if state.num_generated < state.params.min_tokens:
                 logits[row, state.masked_ids] = -np.inf
 
@@ -124,13 +165,37 @@ def _column(values: list[float]) -> Column:
     return np.array(values, dtype=np.float64)[:, None]
 
 
-def _apply_penalties(row: NDArray[np.float32], state: SamplerState) -> None:
+def token_logprobs(
+    logits: NDArray[np.float32], token_ids: NDArray[np.int64], num_top: Sequence[int]
+) -> list[TokenLogprobs]:
+    """Log-probabilities of token_ids[i] and of the num_top[i] likeliest tokens, by row.
+
+    `logits` [rows, vocab_size] are the model's. Rows that want as many are done together.
+    """
+    told: list[TokenLogprobs] = [TokenLogprobs(0.0)] * len(num_top)
+    for count in set(num_top):
+        rows = [row for row, wanted in enumerate(num_top) if wanted == count]
+        log_probs = log_softmax(logits[rows])
+        chosen = np.take_along_axis(log_probs, token_ids[rows][:, None], axis=1)[:, 0].tolist()
+        ids = top_ids(log_probs, count) if count else np.empty((len(rows), 0), dtype=np.int64)
+        values = np.take_along_axis(log_probs, ids, axis=1)
+        for place, row in enumerate(rows):
+            top = zip(ids[place].tolist(), values[place].tolist(), strict=True)
+            told[row] = TokenLogprobs(chosen[place], tuple(top))
+    return told
+
+
+def _apply_penalties(
+    row: NDArray[np.float32], params: SamplingParams, ids: NDArray[np.int64], counts: NDArray[Any]
+) -> None:
     """Repetition (transformers: divide what is positive, multiply what is negative), then OpenAI's presence
-    and frequency penalties, on the generated tokens' entries of `row` [vocab_size], in place."""
-    params = state.params
-    values = row[state.generated_ids]
+    and frequency penalties, on the entries of `row` [vocab_size] that were generated, in place.
+
+    `ids` [n] are the distinct generated tokens, `counts` [n] how often each was.
+    """
+    values = row[ids]
     penalty = np.float32(params.repetition_penalty)
     values = np.where(values > 0, values / penalty, values * penalty)
     values -= np.float32(params.presence_penalty)
-    values -= np.float32(params.frequency_penalty) * state.generated_counts
-    row[state.generated_ids] = values
+    values -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
+    row[ids] = values

@@ -1,9 +1,9 @@
 """Decides which tokens of which sequences run next; knows no tensor, no device and no token's meaning.
 
-Decode first, then the prefills under way, then new ones, first come first served. When blocks run out the
-youngest sequence gives up its own and is computed again later (preemption by recompute): its tokens and its
-sampler's state stay, so its answer does too. What is computed of a sequence that starts (again) is taken over
-from the prefix cache, in whole blocks.
+Decode first, then the prefills under way, then new ones, first come first served. Requests run, wait and give
+way as groups of sequences. When blocks run out the youngest group gives up its own and is computed again
+later (preemption by recompute): its tokens and its samplers' states stay, so its answers do too. What is
+computed of a group that starts (again) is taken over from the prefix cache, in whole blocks.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ from typing import Literal
 from service.engine.batch import Batch, ScheduledChunk
 from service.engine.block_manager import BlockManager
 from service.engine.sequence import Sequence
+from service.engine.sequence_group import SequenceGroup
 
 PrefixCaching = Literal["off", "prefilled", "all"]
 """Which blocks later sequences may share: none, those written as a whole by one chunk, every full one."""
@@ -36,8 +37,8 @@ class Scheduler:
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: deque[SequenceGroup] = deque()
+        self.running: list[SequenceGroup] = []
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # tokens of all sequences when they were first admitted
         self.num_prefix_hits = 0  # of them, found in the cache
@@ -47,17 +48,26 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def add(self, sequence: Sequence) -> None:
-        """Queue a sequence whose whole length fits into the cache (the caller has checked)."""
-        self.waiting.append(sequence)
+    def add(self, group: SequenceGroup) -> None:
+        """Queue a request that fits into the cache at its longest (the caller has checked)."""
+        self.waiting.append(group)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence that ended or was aborted, and free its blocks; their content stays known."""
-        self.block_manager.release(sequence.block_table)
-        if sequence in self.running:
-            self.running.remove(sequence)
+    def remove(self, group: SequenceGroup) -> None:
+        """Forget a request that ended or was aborted, and free its blocks; their content stays known."""
+        for sequence in group.sequences:
+            self.block_manager.release(sequence.block_table)
+        if group in self.running:
+            self.running.remove(group)
         else:
-            self.waiting.remove(sequence)
+            self.waiting.remove(group)
+
+    def remove_sequence(self, group: SequenceGroup, sequence: Sequence) -> None:
+        """Forget one sequence, and with the last one the request."""
+        if len(group.sequences) == 1:
+            self.remove(group)
+        else:
+            self.block_manager.release(sequence.block_table)
+        group.remove(sequence)
 
     def advance(self, sequence: Sequence, num_new_tokens: int) -> None:
         """Count tokens that a step has computed; the blocks they filled can be shared from now on."""
@@ -74,89 +84,149 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """The next step; every chunk's blocks are allocated. Empty only if nothing runs or waits."""
-        chunks = self._decodes()
+        copies: list[tuple[int, int]] = []
+        chunks, prefilling = self._decodes(copies)
         budget = self.max_num_batched_tokens - len(chunks)
-        budget = self._continue_prefills(chunks, budget)
-        self._start_prefills(chunks, budget)
+        for group in prefilling:
+            budget = self._add_prefills(group.prefilling(), chunks, budget)
+        self._start_groups(chunks, budget)
         num_tokens = sum(len(chunk.token_ids) for chunk in chunks)
-        return Batch(tuple(chunks), num_tokens, sum(chunk.samples for chunk in chunks))
+        num_sampled = sum(chunk.samples for chunk in chunks)
+        return Batch(tuple(chunks), num_tokens, num_sampled, tuple(copies))
 
-    def _decodes(self) -> list[ScheduledChunk]:
+    def _decodes(self, copies: list[tuple[int, int]]) -> tuple[list[ScheduledChunk], list[SequenceGroup]]:
+        """Chunks of all that decode; the groups in which some sequence does not."""
         chunks: list[ScheduledChunk] = []
+        prefilling: list[SequenceGroup] = []
         index = 0
         while index < len(self.running):  # the list loses its tail to preemption
-            sequence = self.running[index]
+            group = self.running[index]
             index += 1
-            if sequence.num_uncomputed == 1 and self._grow_or_preempt(sequence):
-                chunks.append(self._chunk(sequence, 1))
-        return chunks
+            group.share_prefix()
+            decoding = group.decoding()
+            if decoding and not self._grow_or_preempt(group, decoding, copies):
+                break  # it was the youngest
+            chunks += [self._chunk(sequence, 1) for sequence in decoding]
+            if len(decoding) < len(group.sequences):
+                prefilling.append(group)
+        return chunks, prefilling
 
-    def _grow_or_preempt(self, sequence: Sequence) -> bool:
-        """Get the blocks `sequence` needs, if need be from the youngest; False if that is itself.
+    def _grow_or_preempt(
+        self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]
+    ) -> bool:
+        """Get the blocks a group needs to decode, if need be from the youngest; False if that is itself.
 
-        Sequences are served oldest first, so a victim has no chunk in this step yet.
+        Groups are served oldest first, so a victim has no chunk in this step yet.
         """
-        while not self.block_manager.grow(sequence.block_table, sequence.num_tokens):
-            if self.preempt_youngest() is sequence:
+        num_copies = len(copies)
+        while not self._grow(group, decoding, copies):
+            if self.preempt_youngest() is group:
+                del copies[num_copies:]
                 return False
         return True
 
-    def preempt_youngest(self) -> Sequence:
-        """Take the blocks of the sequence that started last and put it in front of the waiting ones."""
-        sequence = self.running.pop()
-        self.block_manager.release(sequence.block_table)
-        sequence.num_computed_tokens = 0
-        self.waiting.appendleft(sequence)
+    def _grow(self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]) -> bool:
+        """A place for every next token, in a block nobody else sees written to; False if too few are free."""
+        grow = self.block_manager.grow
+        # What the prefix cache shares is full: only forks write to a block that others hold.
+        if len(group.sequences) > 1 and not all(self._unshare(sequence, copies) for sequence in decoding):
+            return False
+        return all(grow(sequence.block_table, sequence.num_tokens) for sequence in decoding)
+
+    def _unshare(self, sequence: Sequence, copies: list[tuple[int, int]]) -> bool:
+        index = sequence.num_computed_tokens // self.block_manager.block_size
+        if not self.block_manager.is_shared(sequence.block_table, index):
+            return True
+        copy = self.block_manager.copy_on_write(sequence.block_table, index)
+        if copy is not None:
+            copies.append(copy)
+        return copy is not None
+
+    def preempt_youngest(self) -> SequenceGroup:
+        """Take the blocks of the group that started last and put it in front of the waiting ones."""
+        group = self.running.pop()
+        for sequence in group.sequences:
+            self.block_manager.release(sequence.block_table)
+        group.start_over()
+        self.waiting.appendleft(group)
         self.num_preemptions += 1
-        return sequence
+        return group
 
-    def _continue_prefills(self, chunks: list[ScheduledChunk], budget: int) -> int:
-        for sequence in self.running:
-            if sequence.num_uncomputed > 1:
-                budget = self._add_prefill(sequence, chunks, budget)
-        return budget
-
-    def _start_prefills(self, chunks: list[ScheduledChunk], budget: int) -> None:
-        while self.waiting and budget and len(self.running) < self.max_num_seqs:
-            sequence = self.waiting[0]
-            cached = self._cached_prefix(sequence)
-            num_uncomputed = sequence.num_tokens - len(cached) * self.block_manager.block_size
-            if not self._prefill_len(num_uncomputed, budget) or not self._admits(sequence, cached):
+    def _start_groups(self, chunks: list[ScheduledChunk], budget: int) -> None:
+        num_seqs = sum(group.num_seqs for group in self.running) if self.waiting else 0
+        while self.waiting and budget:
+            group = self.waiting[0]
+            cached = self._cached_prefix(group)
+            num_uncomputed = group.sequences[0].num_tokens - len(cached) * self.block_manager.block_size
+            full = num_seqs + group.num_seqs > self.max_num_seqs
+            if full or not self._prefill_len(num_uncomputed, budget):
+                break
+            needed = self._num_blocks_to_start(group, len(cached)) + num_seqs
+            if needed > self.block_manager.num_free_beside(cached):
                 break
             self.running.append(self.waiting.popleft())
-            self._take_over(sequence, cached)
-            self.block_manager.grow(sequence.block_table, sequence.num_tokens)
-            budget = self._add_prefill(sequence, chunks, budget)
+            num_seqs += group.num_seqs
+            self._start(group, cached)
+            budget = self._add_prefills(group.prefilling(starting=True), chunks, budget)
 
-    def _cached_prefix(self, sequence: Sequence) -> list[int]:
-        """Blocks that hold its longest known prefix, which leaves at least one token to run."""
+    def _cached_prefix(self, group: SequenceGroup) -> list[int]:
+        """Blocks that hold its first sequence's longest known prefix, which leaves a token to prefill."""
         if self._prefix_caching == "off":
             return []
-        block_size = self.block_manager.block_size
-        num_blocks = (sequence.num_tokens - 1) // block_size
-        return self.block_manager.find(sequence.block_digest(i, block_size) for i in range(num_blocks))
+        first, block_size = group.sequences[0], self.block_manager.block_size
+        num_blocks = (first.num_tokens - 1 - group.in_lockstep) // block_size
+        return self.block_manager.find(first.block_digest(i, block_size) for i in range(num_blocks))
 
-    def _admits(self, sequence: Sequence, cached: list[int]) -> bool:
-        """All blocks of what it has to compute, and one more for every sequence that already runs: without
-        that headroom a newcomer would be preempted, and its prefill lost, a few tokens later."""
-        needed = self.block_manager.blocks_for(sequence.num_tokens) - len(cached)
-        return needed + len(self.running) <= self.block_manager.num_free_beside(cached)
+    def _num_blocks_to_start(self, group: SequenceGroup, num_cached: int) -> int:
+        """Blocks for all it has to compute, or to fork at its first token.
 
-    def _take_over(self, sequence: Sequence, cached: list[int]) -> None:
-        self.block_manager.share(sequence.block_table, cached)
-        sequence.num_computed_tokens = len(cached) * self.block_manager.block_size
-        if sequence.num_cached_tokens is None:  # not again after a preemption
-            sequence.num_cached_tokens = sequence.num_computed_tokens
+        It is admitted if one more is free for every sequence that already runs: without that headroom a
+        newcomer would be preempted, and its prefill lost, a few tokens later.
+        """
+        blocks_for = self.block_manager.blocks_for
+        first, *others = group.sequences
+        num_blocks = blocks_for(first.num_tokens) - num_cached
+        if not group.is_forked:
+            return num_blocks + group.num_seqs - 1
+        num_shared = self._num_shared_blocks(group)
+        return num_blocks + sum(blocks_for(other.num_tokens) - num_shared for other in others)
+
+    def _num_shared_blocks(self, group: SequenceGroup) -> int:
+        """Those that hold nothing but prompt, which all its sequences have in common."""
+        return group.sequences[0].num_prompt_tokens // self.block_manager.block_size
+
+    def _start(self, group: SequenceGroup, cached: list[int]) -> None:
+        blocks = self.block_manager
+        first, *others = group.sequences
+        self._take_over(group, cached)
+        blocks.grow(first.block_table, first.num_tokens)
+        num_shared = self._num_shared_blocks(group)
+        for other in others:
+            blocks.fork(other.block_table, first.block_table, num_shared)
+            blocks.grow(other.block_table, other.num_tokens)
+        group.wait_for_prefix(num_shared * blocks.block_size)
+        group.share_prefix()
+
+    def _take_over(self, group: SequenceGroup, cached: list[int]) -> None:
+        first = group.sequences[0]
+        self.block_manager.share(first.block_table, cached)
+        first.num_computed_tokens = len(cached) * self.block_manager.block_size
+        if group.num_cached_tokens is None:  # not again after a preemption
+            group.num_cached_tokens = first.num_computed_tokens
             if self._prefix_caching != "off":
-                self.num_prefix_queries += sequence.num_tokens
-                self.num_prefix_hits += sequence.num_computed_tokens
+                self.num_prefix_queries += first.num_tokens
+                self.num_prefix_hits += first.num_computed_tokens
 
-    def _add_prefill(self, sequence: Sequence, chunks: list[ScheduledChunk], budget: int) -> int:
-        """Append what the budget allows of a prefill; what is left then, 0 if the prefill is not finished."""
-        num_new_tokens = self._prefill_len(sequence.num_uncomputed, budget)
-        if num_new_tokens:
-            chunks.append(self._chunk(sequence, num_new_tokens))
-        return budget - num_new_tokens if num_new_tokens == sequence.num_uncomputed else 0
+    def _add_prefills(
+        self, prefilling: list[tuple[Sequence, int]], chunks: list[ScheduledChunk], budget: int
+    ) -> int:
+        """Append what the budget allows; what is left then, 0 from a prefill on that is not finished."""
+        for sequence, num_tokens in prefilling:
+            num_new_tokens = self._prefill_len(num_tokens, budget)
+            if num_new_tokens:
+                chunks.append(self._chunk(sequence, num_new_tokens))
+            budget = budget - num_new_tokens if num_new_tokens == num_tokens else 0
+        return budget
 
     def _prefill_len(self, num_uncomputed: int, budget: int) -> int:
         """All that is left, or as many whole blocks as the budget holds.

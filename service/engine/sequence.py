@@ -11,14 +11,14 @@ from service.engine.token_events import EngineRequest, FinishReason, ImageSpan
 
 
 class Sequence:
-    """A prompt and what was generated after it. `sequence_id` grows with arrival."""
+    """A prompt and what was generated after it. `sequence_id` is never used again."""
 
     __slots__ = (
         "_block_digests",
         "_token_ids",
         "block_table",
         "eos_token_id",
-        "num_cached_tokens",
+        "index",
         "num_computed_tokens",
         "num_tokens",
         "request",
@@ -33,20 +33,33 @@ class Sequence:
         block_table: BlockTable,
         sampler_state: SamplerState,
         eos_token_id: int,
+        index: int = 0,
     ) -> None:
         self.sequence_id = sequence_id
         self.request = request
         self.block_table = block_table
         self.sampler_state = sampler_state
         self.eos_token_id = eos_token_id
+        self.index = index  # which of its request's choices it is; of a beam it says nothing
         self.num_tokens = len(request.token_ids)
         self.num_computed_tokens = 0  # tokens whose keys and values are in the cache
-        self.num_cached_tokens: int | None = None  # of them, found there at first admission; None before
         self._block_digests: list[bytes] = []
         self._token_ids: NDArray[np.int64] = np.empty(
             self.num_tokens + request.sampling.max_tokens, dtype=np.int64
         )
         self._token_ids[: self.num_tokens] = request.token_ids
+
+    def fork(
+        self, sequence_id: int, block_table: BlockTable, sampler_state: SamplerState, index: int = 0
+    ) -> "Sequence":
+        """Another sequence with the same tokens, computed as far. Its blocks are the caller's to share."""
+        fork = Sequence(sequence_id, self.request, block_table, sampler_state, self.eos_token_id, index)
+        generated = slice(self.num_prompt_tokens, self.num_tokens)
+        fork._token_ids[generated] = self._token_ids[generated]
+        fork.num_tokens = self.num_tokens
+        fork.num_computed_tokens = self.num_computed_tokens
+        fork._block_digests = self._block_digests.copy()
+        return fork
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -65,6 +78,11 @@ class Sequence:
     def token_ids(self) -> NDArray[np.int64]:
         """[num_tokens] view of prompt and generated tokens."""
         return self._token_ids[: self.num_tokens]
+
+    @property
+    def generated_ids(self) -> NDArray[np.int64]:
+        """[num_generated] view."""
+        return self._token_ids[self.num_prompt_tokens : self.num_tokens]
 
     def next_chunk(self, num_new_tokens: int, num_blocks: int) -> ScheduledChunk:
         """The next `num_new_tokens` uncomputed tokens; with them, `num_blocks` of its blocks are used."""
@@ -99,8 +117,7 @@ class Sequence:
 
     def append(self, token_id: int) -> FinishReason | None:
         """Take a sampled token; says why the sequence ends with it, if it does."""
-        self._token_ids[self.num_tokens] = token_id
-        self.num_tokens += 1
+        self.extend(token_id)
         self.sampler_state.record(token_id)
         sampling = self.request.sampling
         if token_id == self.eos_token_id and not sampling.ignore_eos:
@@ -108,3 +125,8 @@ class Sequence:
         if token_id in sampling.stop_token_ids:
             return "stop"
         return "length" if self.num_generated == sampling.max_tokens else None
+
+    def extend(self, token_id: int) -> None:
+        """Go on with a token that somebody else chose and judges."""
+        self._token_ids[self.num_tokens] = token_id
+        self.num_tokens += 1

@@ -1,6 +1,7 @@
 """One step after another: schedule, run, sample, advance. Owns the sequences; knows no thread, no client."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.batch import Batch
+from service.engine.beam_search import Beam, BeamSearch
+from service.engine.block_manager import BlockTable
 from service.engine.sampler import FAILED, Sampler, SamplerState
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
-from service.engine.token_events import EngineRequest, FinishReason, TokenEvent
+from service.engine.sequence_group import SequenceGroup
+from service.engine.token_events import EngineRequest, FinishReason, TokenEvent, TokenLogprobs
 
 
 class Runner(Protocol):
@@ -26,8 +30,8 @@ class Runner(Protocol):
 class EngineStats:
     """What the engine holds between two steps."""
 
-    running: int
-    waiting: int
+    running: int  # requests
+    waiting: int  # requests
     used_blocks: int
     total_blocks: int
     preemptions: int  # since the start
@@ -45,7 +49,7 @@ class StepLoop:
         self._vocab_size = vocab_size
         self._eos_token_id = eos_token_id
         self._sequences: dict[int, Sequence] = {}  # by sequence_id
-        self._sequence_ids: dict[str, int] = {}  # by request_id
+        self._groups: dict[str, SequenceGroup] = {}  # by request_id
         self._next_id = itertools.count()
 
     @property
@@ -55,7 +59,7 @@ class StepLoop:
     @property
     def request_ids(self) -> list[str]:
         """Requests that have not ended."""
-        return list(self._sequence_ids)
+        return list(self._groups)
 
     @property
     def stats(self) -> EngineStats:
@@ -73,26 +77,37 @@ class StepLoop:
     def add(self, request: EngineRequest) -> None:
         """Queue a request that fits (Engine has checked) and whose id is not in use."""
         sampling = request.sampling
-        sequence = Sequence(
-            next(self._next_id),
-            request,
-            self._scheduler.block_manager.new_table(len(request.token_ids) + sampling.max_tokens),
-            SamplerState(sampling, self._eos_token_id, self._vocab_size),
-            self._eos_token_id,
-        )
-        self._sequences[sequence.sequence_id] = sequence
-        self._sequence_ids[request.request_id] = sequence.sequence_id
-        self._scheduler.add(sequence)
+        search = None
+        if sampling.beam_search is not None:
+            eos = frozenset() if sampling.ignore_eos else {self._eos_token_id}
+            search = BeamSearch(sampling.beam_search, sampling.max_tokens, sampling.stop_token_ids | eos)
+        state = SamplerState(sampling, self._eos_token_id, self._vocab_size)
+        first = Sequence(next(self._next_id), request, self._new_table(request), state, self._eos_token_id)
+        group = SequenceGroup(first, search)
+        self._sequences[first.sequence_id] = first
+        self._groups[request.request_id] = group
+        self._scheduler.add(group)
 
     def abort(self, request_id: str) -> list[TokenEvent]:
         """End a request; its terminal event, or nothing if there is no such request (any more)."""
-        if request_id not in self._sequence_ids:
+        if request_id not in self._groups:
             return []
-        self._remove(self._sequences[self._sequence_ids[request_id]])
+        self._remove(self._groups[request_id])
         return [TokenEvent(request_id, (), "abort")]
 
+    def abort_choice(self, request_id: str, index: int) -> list[TokenEvent]:
+        """End one choice without an event; with the last one left, the request. Not for beams."""
+        group = self._groups.get(request_id)
+        chosen = [s for s in group.sequences if s.index == index] if group is not None else []
+        if group is None or not chosen:
+            return []
+        if len(group.sequences) == 1:
+            return self.abort(request_id)
+        self._remove_sequence(group, chosen[0])
+        return []
+
     def step(self) -> list[TokenEvent]:
-        """Run one batch; the events of all sequences that got a token, or ended."""
+        """Run one batch; the events of all choices that got a token, or ended."""
         batch = self._scheduler.schedule()
         if not batch.chunks:
             return []
@@ -100,27 +115,143 @@ class StepLoop:
         for chunk in batch.chunks:
             self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
         sampled = [self._sequences[sequence_id] for sequence_id in batch.sampled_sequence_ids]
-        if not sampled:
-            return []
-        tokens = self._sampler.sample(logits, [sequence.sampler_state for sequence in sampled])
-        return [
-            self._advance(sequence, token) for sequence, token in zip(sampled, tokens.tolist(), strict=True)
-        ]
+        return self._go_on(logits, sampled) if sampled else []
 
-    def _advance(self, sequence: Sequence, token: int) -> TokenEvent:
-        request_id = sequence.request.request_id
-        num_cached = 0 if sequence.num_generated else sequence.num_cached_tokens or 0
+    def _go_on(self, logits: NDArray[np.float32], sampled: list[Sequence]) -> list[TokenEvent]:
+        """Share out the rows of logits: choices that fork draw from one, beams need theirs together."""
+        drawing: list[tuple[SequenceGroup, Sequence]] = []
+        rows: list[int] = []
+        searching: dict[SequenceGroup, list[int]] = {}
+        for row, sequence in enumerate(sampled):
+            group = self._groups[sequence.request.request_id]
+            if group.beam_search is not None:
+                searching.setdefault(group, []).append(row)
+                continue
+            if not group.is_forked:
+                self._fork_choices(group)
+                drawing += [(group, choice) for choice in group.sequences]
+                rows += [row] * len(group.sequences)
+            else:
+                drawing.append((group, sequence))
+                rows.append(row)
+        events: list[TokenEvent] = []
+        for group, group_rows in searching.items():
+            assert group.beam_search is not None
+            events += self._search(group, group.beam_search, logits[group_rows])
+        if drawing:
+            unchanged = not searching and len(rows) == len(sampled)  # nearly always: spare the copy
+            events += self._draw(logits if unchanged else logits[rows], drawing)
+        return events
+
+    def _draw(
+        self, logits: NDArray[np.float32], drawing: list[tuple[SequenceGroup, Sequence]]
+    ) -> list[TokenEvent]:
+        states = [sequence.sampler_state for _, sequence in drawing]
+        tokens, logprobs = self._sampler.sample_with_logprobs(logits, states)
+        events = []
+        for row, ((group, sequence), token) in enumerate(zip(drawing, tokens.tolist(), strict=True)):
+            if sequence.sequence_id in self._sequences:  # not if another choice's row failed
+                events.append(self._advance(group, sequence, token, logprobs.get(row)))
+        return events
+
+    def _advance(
+        self, group: SequenceGroup, sequence: Sequence, token: int, logprobs: TokenLogprobs | None
+    ) -> TokenEvent:
+        request_id = group.request.request_id
+        is_first = sequence.num_generated == sequence.index == 0
+        num_cached = (group.num_cached_tokens or 0) if is_first else 0
         if token == FAILED:
-            self._scheduler.block_manager.forget(sequence.block_table)  # what is in them may be broken
-            self._remove(sequence)
-            return TokenEvent(request_id, (), "error", num_cached_tokens=num_cached)
+            return self._fail(group, num_cached)
         finish_reason: FinishReason | None = sequence.append(token)
         if finish_reason is not None:
-            self._remove(sequence)
-        stop_token_id = token if finish_reason == "stop" else None
-        return TokenEvent(request_id, (token,), finish_reason, stop_token_id, num_cached)
+            self._remove_sequence(group, sequence)
+        return TokenEvent(
+            request_id,
+            (token,),
+            finish_reason,
+            token if finish_reason == "stop" else None,
+            num_cached,
+            sequence.index,
+            () if logprobs is None else (logprobs,),
+            finish_reason is not None and bool(group.sequences),
+        )
 
-    def _remove(self, sequence: Sequence) -> None:
-        self._scheduler.remove(sequence)
+    def _fail(self, group: SequenceGroup, num_cached: int) -> TokenEvent:
+        for sequence in group.sequences:
+            self._scheduler.block_manager.forget(sequence.block_table)  # what is in them may be broken
+        self._remove(group)
+        return TokenEvent(group.request.request_id, (), "error", num_cached_tokens=num_cached)
+
+    def _search(
+        self, group: SequenceGroup, search: BeamSearch, logits: NDArray[np.float32]
+    ) -> list[TokenEvent]:
+        """One step of a beam search; its answers in one event each once it is done."""
+        beams = group.sequences
+        assert len(logits) == len(beams), "beams decode together"
+        generated = [beam.generated_ids for beam in beams]
+        log_probs = self._sampler.beam_log_probs(logits, beams[0].sampler_state, generated)
+        if log_probs is None:
+            return [self._fail(group, group.num_cached_tokens or 0)]
+        going_on = search.advance(log_probs)
+        if not search.is_done:
+            self._replace_beams(group, going_on)
+            return []
+        self._remove(group)
+        return list(self._answers(group, search))
+
+    def _answers(self, group: SequenceGroup, search: BeamSearch) -> Iterator[TokenEvent]:
+        request, n = group.request, group.request.sampling.n
+        for index, best in enumerate(search.best(n)):
+            yield TokenEvent(
+                request.request_id,
+                best.token_ids,
+                "stop" if best.is_ended else "length",
+                best.token_ids[-1] if best.is_ended else None,
+                0 if index else group.num_cached_tokens or 0,
+                index,
+                others_run=index + 1 < n,
+            )
+
+    def _replace_beams(self, group: SequenceGroup, going_on: list[Beam]) -> None:
+        """A beam's first continuation takes its sequence over, the others fork it, the rest end."""
+        parents, children = group.sequences, []
+        for beam in going_on:
+            parent = parents[beam.parent]
+            children.append(parent if parent not in children else self._fork(parent, parent.sampler_state))
+        for parent in parents:
+            if parent not in children:
+                self._scheduler.block_manager.release(parent.block_table)
+                del self._sequences[parent.sequence_id]
+        for child, beam in zip(children, going_on, strict=True):
+            child.extend(beam.token_id)
+        group.sequences, group.is_forked = children, True
+
+    def _fork_choices(self, group: SequenceGroup) -> None:
+        """Once the prompt is computed, every choice goes on from it with a random stream of its own."""
+        (first,) = group.sequences
+        for index in range(1, group.request.sampling.n):
+            state = SamplerState(group.request.sampling, self._eos_token_id, self._vocab_size, index)
+            group.sequences.append(self._fork(first, state, index))
+        group.is_forked = True
+
+    def _fork(self, parent: Sequence, state: SamplerState, index: int = 0) -> Sequence:
+        fork = parent.fork(next(self._next_id), self._new_table(parent.request), state, index)
+        blocks = self._scheduler.block_manager
+        blocks.fork(fork.block_table, parent.block_table, blocks.blocks_for(parent.num_computed_tokens))
+        self._sequences[fork.sequence_id] = fork
+        return fork
+
+    def _new_table(self, request: EngineRequest) -> BlockTable:
+        return self._scheduler.block_manager.new_table(len(request.token_ids) + request.sampling.max_tokens)
+
+    def _remove_sequence(self, group: SequenceGroup, sequence: Sequence) -> None:
+        self._scheduler.remove_sequence(group, sequence)
         del self._sequences[sequence.sequence_id]
-        del self._sequence_ids[sequence.request.request_id]
+        if not group.sequences:
+            del self._groups[group.request.request_id]
+
+    def _remove(self, group: SequenceGroup) -> None:
+        self._scheduler.remove(group)
+        for sequence in group.sequences:
+            del self._sequences[sequence.sequence_id]
+        del self._groups[group.request.request_id]

@@ -32,13 +32,25 @@ class EngineRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """What one step produced for one request.
+class TokenLogprobs:
+    """What the model itself gives a token, before penalties, temperature and filters: natural logarithms."""
 
-    `finish_reason` is set in exactly one event, the last one. The token that ended the sequence (eos or a
-    stop id) is in `token_ids` too; `stop_token_id` names it. "abort" follows Engine.abort, "error" a failure
-    of the engine; both carry no tokens. `num_cached_tokens` stands in the first event that a step brings: how
-    many of the prompt's tokens were found in the cache when the request was first admitted.
+    logprob: float  # of the token
+    top: tuple[
+        tuple[int, float], ...
+    ] = ()  # the likeliest tokens, likeliest first, as many as were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What one step produced for one choice of a request.
+
+    `finish_reason` is set in exactly one event of each choice, its last one; of a request with several
+    choices, `others_run` is set beside it in all but the last. "abort" follows Engine.abort, "error" a
+    failure of the engine; both end all choices at once and carry no tokens. The token that ended the sequence
+    (eos or a stop id) is in `token_ids` too; `stop_token_id` names it. `num_cached_tokens` stands in the
+    first event that a step brings: how many of the prompt's tokens were found in the cache when the request
+    was first admitted.
     """
 
     request_id: str
@@ -46,3 +58,10 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
     num_cached_tokens: int = 0
+    index: int = 0  # of the choice
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of each token, if they were asked for
+    others_run: bool = False
+
+    @property
+    def ends_request(self) -> bool:
+        return self.finish_reason is not None and not self.others_run

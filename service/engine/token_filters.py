@@ -27,6 +27,14 @@ def top_ids(logits: FloatRows, k: int) -> NDArray[np.int64]:
     return np.take_along_axis(candidates, order, axis=1)
 
 
+def log_softmax(logits: FloatRows) -> FloatRows:
+    """Natural logarithms of each row's softmax, as torch.log_softmax has them in f32."""
+    shifted: FloatRows = logits - logits.max(axis=1, keepdims=True)
+    total = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
+    shifted -= np.log(total).astype(np.float32)
+    return shifted
+
+
 def top_k_distribution(
     logits: FloatRows, top_k: int, temperature: Column, top_p: Column, min_p: Column
 ) -> Distribution:

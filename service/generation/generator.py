@@ -12,6 +12,7 @@ from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
 from service.errors import EngineError, NotReadyError, TooLargeError
 from service.generation.admission import Admission, AdmissionSlot
 from service.generation.chat_messages import ImageReference, read_messages
+from service.generation.choice_parameters import ChoiceParams, read_choices
 from service.generation.request_parameters import (
     check_text_length,
     read_sampling,
@@ -19,6 +20,7 @@ from service.generation.request_parameters import (
     refuse_unsupported,
 )
 from service.generation.text_stream import TextDelta, TextStream
+from service.generation.token_logprobs import LogprobNames
 from service.prompt.chat_template import ChatTemplate, RenderedPrompt
 from service.prompt.conversation import Conversation
 from service.prompt.detokenizer import Detokenizer
@@ -37,8 +39,11 @@ class TokenEngine(Protocol):
     def is_healthy(self) -> bool: ...
     @property
     def max_model_len(self) -> int: ...
+    @property
+    def max_num_seqs(self) -> int: ...
+    def max_new_tokens(self, num_prompt_tokens: int, num_seqs: int = 1) -> int: ...
     def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]: ...
-    def abort(self, request_id: str) -> None: ...
+    def abort(self, request_id: str, index: int | None = None) -> None: ...
 
 
 class ImageWorker(Protocol):
@@ -110,6 +115,7 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         refuse_unsupported(request)
+        choices = read_choices(request, self._engine.max_num_seqs)
         conversation, references = read_messages(request.messages)
         check_text_length(conversation, self._engine.max_model_len)
         if len(references) > self._config.max_images:
@@ -117,10 +123,10 @@ class Generator:
         slot = self._admission.enter()
         try:
             pending = await self._read_images(references)
-            plan = self._plan(request, conversation, pending)
+            plan = self._plan(request, choices, conversation, pending)
             decoded = await self._images.decode(pending)
-            stages = (self._images, self._engine, self._new_text(request))
-            generation = Generation(plan, decoded, stages, slot, self._running)
+            texts = tuple(self._new_text(request) for _ in range(choices.n))
+            generation = Generation(plan, decoded, (self._images, self._engine, texts), slot, self._running)
         except BaseException:
             slot.release()
             raise
@@ -128,12 +134,16 @@ class Generator:
         return generation
 
     def _plan(
-        self, request: ChatCompletionRequest, conversation: Conversation, images: Sequence[PendingImage]
+        self,
+        request: ChatCompletionRequest,
+        choices: ChoiceParams,
+        conversation: Conversation,
+        images: Sequence[PendingImage],
     ) -> _Plan:
         prompt = self._template.render(conversation, [image.plan.grid for image in images])
-        sampling = read_sampling(
-            request, len(prompt.token_ids), self._engine.max_model_len, self._config.vocab_size
-        )
+        num_tokens = len(prompt.token_ids)
+        room = self._engine.max_new_tokens(num_tokens, choices.num_seqs)
+        sampling = read_sampling(request, choices, num_tokens, room, self._config.vocab_size)
         num_image_tokens = len(prompt.image_slots) * self._config.image.query_num
         return _Plan(prompt, sampling, num_image_tokens, (request.cache_salt or "").encode())
 
@@ -152,15 +162,13 @@ class Generator:
         ]
 
     def _new_text(self, request: ChatCompletionRequest) -> TextStream:
+        tokenizer, token_ids = self._tokenizer, self._config.token_ids
+        skip = request.skip_special_tokens is not False
         return TextStream(
-            Detokenizer(
-                self._tokenizer,
-                self._config.token_ids,
-                skip_special_tokens=request.skip_special_tokens is not False,
-                strip=False,
-            ),
+            Detokenizer(tokenizer, token_ids, skip_special_tokens=skip, strip=False),
             read_stop_strings(request),
             include_stop=bool(request.include_stop_str_in_output),
+            names=LogprobNames(tokenizer, token_ids, skip_special_tokens=skip),
         )
 
 
@@ -171,21 +179,22 @@ class Generation:
         self,
         plan: _Plan,
         images: list[tuple[DecodedSlice, ...]],
-        stages: tuple[ImageWorker, TokenEngine, TextStream],
+        stages: tuple[ImageWorker, TokenEngine, tuple[TextStream, ...]],
         slot: AdmissionSlot,
         running: set["Generation"],
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._plan = plan
         self._decoded = images
-        self._images, self._engine, self._text = stages
+        self._images, self._engine, self._texts = stages
         self._slot = slot
         self._running = running
         self._aborted = False
         self._num_cached_tokens = 0
 
     async def deltas(self) -> AsyncGenerator[TextDelta, None]:
-        """One delta per engine event, the last with a finish_reason; closing it early ends the generation.
+        """One delta per engine event, the last of each choice with a finish_reason; closing it early ends
+        the generation.
 
         Raises EngineError if the engine or the encoder fails, NotReadyError if the service shuts down.
         """
@@ -199,14 +208,29 @@ class Generation:
                 if event.finish_reason == "abort":
                     raise NotReadyError("the service is shutting down")
                 self._num_cached_tokens += event.num_cached_tokens  # the first event tells, the others say 0
-                delta = self._text.push(event)
+                text = self._texts[event.index]
+                if text.is_finished:  # the engine had not heard of its stop string yet
+                    continue
+                delta = text.push(event)
                 yield delta
-                if delta.finish_reason is not None:
+                if all(text.is_finished for text in self._texts):
                     return
+                if delta.finish_reason is not None and event.finish_reason is None:
+                    self._engine.abort(self.id, event.index)
+
+    @property
+    def num_choices(self) -> int:
+        return len(self._texts)
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether deltas come with log-probabilities."""
+        return self._plan.sampling.logprobs is not None
 
     def usage(self) -> Usage:
-        """As of the last delta."""
-        num_prompt, num_answer = len(self._plan.prompt.token_ids), self._text.num_tokens
+        """As of the last delta, all choices together."""
+        num_prompt = len(self._plan.prompt.token_ids)
+        num_answer = sum(text.num_tokens for text in self._texts)
         num_slots = self._plan.num_image_tokens
         return Usage(
             prompt_tokens=num_prompt,

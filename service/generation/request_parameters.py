@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from service.engine.sampling_params import SamplingParams
 from service.errors import ContextLengthError, InvalidValueError, UnsupportedFieldError
+from service.generation.choice_parameters import ChoiceParams
 from service.prompt.conversation import Conversation, TextPart
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.field_state import Refused
@@ -54,14 +55,14 @@ def check_text_length(conversation: Conversation, max_model_len: int) -> None:
 
 
 def read_sampling(
-    request: ChatCompletionRequest, num_prompt_tokens: int, max_model_len: int, vocab_size: int
+    request: ChatCompletionRequest, choices: ChoiceParams, num_prompt_tokens: int, room: int, vocab_size: int
 ) -> SamplingParams:
     """Sampling parameters of a request whose prompt has `num_prompt_tokens` tokens, image slots included.
 
-    Raises ContextLengthError if prompt and answer do not fit into `max_model_len`, InvalidValueError for
-    fields that contradict each other or name tokens outside the vocabulary.
+    Raises ContextLengthError if an answer does not fit into the `room` tokens there are for each,
+    InvalidValueError for fields that contradict each other or name tokens outside the vocabulary.
     """
-    max_tokens = _read_max_tokens(request, num_prompt_tokens, max_model_len)
+    max_tokens = _read_max_tokens(request, choices, num_prompt_tokens, room)
     min_tokens = request.min_tokens or 0
     if min_tokens > max_tokens:
         raise InvalidValueError(
@@ -70,7 +71,7 @@ def read_sampling(
     stop_token_ids = frozenset(request.stop_token_ids or ())
     if any(token_id >= vocab_size for token_id in stop_token_ids):
         raise InvalidValueError(f"the vocabulary ends at {vocab_size - 1}", "stop_token_ids")
-    temperature = _or(request.temperature, DEFAULT_TEMPERATURE)
+    temperature = _or(request.temperature, 0.0 if choices.beam_search else DEFAULT_TEMPERATURE)
     top_p, top_k = _or(request.top_p, DEFAULT_TOP_P), max(_or(request.top_k, DEFAULT_TOP_K), 0)
     return SamplingParams(
         max_tokens=max_tokens,
@@ -88,6 +89,9 @@ def read_sampling(
         min_tokens=min_tokens,
         stop_token_ids=stop_token_ids,
         ignore_eos=bool(request.ignore_eos),
+        n=choices.n,
+        logprobs=choices.logprobs,
+        beam_search=choices.beam_search,
     )
 
 
@@ -98,16 +102,18 @@ def read_stop_strings(request: ChatCompletionRequest) -> tuple[str, ...]:
     return tuple(request.stop or ())
 
 
-def _read_max_tokens(request: ChatCompletionRequest, num_prompt_tokens: int, max_model_len: int) -> int:
+def _read_max_tokens(
+    request: ChatCompletionRequest, choices: ChoiceParams, num_prompt_tokens: int, room: int
+) -> int:
     asked = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
     if request.max_completion_tokens not in (None, asked):
         raise InvalidValueError("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
-    room = max_model_len - num_prompt_tokens
     if room < (asked or 1):
         wanted = "" if asked is None else f" and {asked} for the answer"
+        shared = "" if choices.num_seqs == 1 else f" for each of {choices.num_seqs} sequences"
         raise ContextLengthError(
-            f"the context holds {max_model_len} tokens, but {num_prompt_tokens} are needed for the "
-            f"messages{wanted}; shorten the messages, send fewer images or ask for fewer tokens",
+            f"the context holds {num_prompt_tokens + room} tokens{shared}, but {num_prompt_tokens} are "
+            f"needed for the messages{wanted}; shorten them, send fewer images or ask for fewer tokens",
             "messages",
         )
     return min(room, DEFAULT_MAX_TOKENS) if asked is None else asked

@@ -5,18 +5,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.engine.token_events import TokenEvent
+from service.generation.token_logprobs import LogprobNames
 from service.prompt.detokenizer import AnswerTrim, Detokenizer
 from service.prompt.stop_strings import StopStrings
+from service.protocol.chat_response import TokenLogprob
 
 FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Text that became certain; `finish_reason` in the last one."""
+    """Text of one choice that became certain; `finish_reason` in the last one.
+
+    `logprobs` are of the tokens that came, whether their text is certain by now or not: in all deltas
+    together, one for every token counted.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
+    index: int = 0  # of the choice
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class TextStream:
@@ -27,31 +35,54 @@ class TextStream:
     """
 
     def __init__(
-        self, detokenizer: Detokenizer, stop_strings: tuple[str, ...], *, include_stop: bool = False
+        self,
+        detokenizer: Detokenizer,
+        stop_strings: tuple[str, ...],
+        *,
+        include_stop: bool = False,
+        names: LogprobNames | None = None,
     ) -> None:
-        """`detokenizer` must not strip. `include_stop` shows the stop string or stop token that matched."""
+        """`detokenizer` must not strip. `include_stop` shows the stop string or stop token that matched.
+
+        With `names`, events with log-probabilities are told with them.
+        """
         self._detokenizer = detokenizer
         self._stop_strings = StopStrings(stop_strings, include_stop)
         self._trim = AnswerTrim()
         self._include_stop = include_stop
+        self._names = names
+        self.is_finished = False
         self.num_tokens = 0  # up to and including the token that ended the answer
 
     def push(self, event: TokenEvent) -> TextDelta:
         """What an event adds; after a delta with a finish_reason nothing more may be pushed."""
         assert event.finish_reason not in ("abort", "error"), "no text comes of these"
+        assert not self.is_finished
+        num_before = self.num_tokens
+        text, finish_reason = self._push(event)
+        self.is_finished = finish_reason is not None
+        logprobs = self._logprobs(event, self.num_tokens - num_before) if event.logprobs else ()
+        return TextDelta(text, finish_reason, event.index, logprobs)
+
+    def _push(self, event: TokenEvent) -> tuple[str, FinishReason | None]:
         text = ""
         for token_id in self._counted(event):
             visible, matched = self._stop_strings.push(self._detokenizer.push((token_id,)))
             text += self._stripped(visible, final=matched is not None)
             if matched is not None:
-                return TextDelta(text, "stop")
+                return text, "stop"
         if event.stop_token_id is not None and not self._include_stop:
             self.num_tokens += 1
         if event.finish_reason is None:
-            return TextDelta(text)
+            return text, None
         visible, matched = self._stop_strings.push(self._detokenizer.flush())
         text += self._stripped(visible + self._stop_strings.flush(), final=matched is not None)
-        return TextDelta(text, "stop" if matched is not None or event.finish_reason == "stop" else "length")
+        return text, "stop" if matched is not None or event.finish_reason == "stop" else "length"
+
+    def _logprobs(self, event: TokenEvent, num_counted: int) -> tuple[TokenLogprob, ...]:
+        assert self._names is not None, "nobody asked for log-probabilities"
+        told = zip(event.token_ids[:num_counted], event.logprobs, strict=False)
+        return tuple(self._names.describe(token_id, logprobs) for token_id, logprobs in told)
 
     def _counted(self, event: TokenEvent) -> Iterator[int]:
         hidden = event.stop_token_id is not None and not self._include_stop

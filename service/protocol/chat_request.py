@@ -1,8 +1,9 @@
 """The body of POST /v1/chat/completions: every field OpenAI's and vLLM's clients send, and its limits."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, JsonValue, Tag
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
+from pydantic_core import PydanticCustomError
 
 from service.protocol.chat_message import LIST, TEXT, ChatMessage, json_type_tag
 from service.protocol.field_state import Refused, Tolerated
@@ -15,6 +16,9 @@ MAX_STOP_TOKEN_IDS = 64
 MAX_TOKENS = 1 << 20
 MAX_TOP_K = 1 << 20
 MAX_SALT_LENGTH = 256
+MAX_CHOICES = 16  # and beams
+MAX_TOP_LOGPROBS = 20
+MAX_LENGTH_PENALTY = 10.0
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stop = Annotated[
@@ -26,6 +30,16 @@ Stop = Annotated[
         custom_error_message="Input should be a string or a list of strings",
     ),
 ]
+
+
+def _no_number(value: object) -> object:
+    """Literals are compared, and 1 equals True."""
+    if value in (0, 1) and not isinstance(value, bool):
+        raise PydanticCustomError("early_stopping", "Input should be true, false or 'never'")
+    return value
+
+
+EarlyStopping = Annotated[Literal[True, False, "never"], BeforeValidator(_no_number)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
@@ -61,6 +75,18 @@ class ChatCompletionRequest(RequestModel):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Choices; with beams, the best so many.")
+    best_of: int | None = Field(
+        None, ge=1, le=MAX_CHOICES, description="The same as n, or with use_beam_search how many beams."
+    )
+    num_beams: int | None = Field(None, ge=1, le=MAX_CHOICES, description="More than 1 is a beam search.")
+    use_beam_search: bool | None = Field(
+        None, description="A beam search with num_beams, best_of or n beams, whichever is sent first."
+    )
+    length_penalty: float | None = Field(None, ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)
+    early_stopping: EarlyStopping | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     cache_salt: str | None = Field(
         None,
         min_length=1,
@@ -80,13 +106,6 @@ class ChatCompletionRequest(RequestModel):
     prompt_cache_retention: Annotated[JsonValue, Tolerated()] = None
     parallel_tool_calls: Annotated[JsonValue, Tolerated()] = None
 
-    n: Annotated[JsonValue, Refused((1,))] = None
-    best_of: Annotated[JsonValue, Refused((1,))] = None
-    use_beam_search: Annotated[JsonValue, Refused((False,))] = None
-    num_beams: Annotated[JsonValue, Refused((1,))] = None
-    length_penalty: Annotated[JsonValue, Refused((1,))] = None
-    logprobs: Annotated[JsonValue, Refused((False,))] = None
-    top_logprobs: Annotated[JsonValue, Refused((0,))] = None
     logit_bias: Annotated[JsonValue, Refused(({},))] = None
     response_format: Annotated[JsonValue, Refused(({"type": "text"},))] = None
     structured_outputs: Annotated[JsonValue, Refused()] = None

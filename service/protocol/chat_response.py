@@ -28,6 +28,23 @@ class Usage(ReplyModel):
     completion_tokens_details: CompletionTokensDetails
 
 
+class TopLogprob(ReplyModel):
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None
+
+
+class TokenLogprob(TopLogprob):
+    """`token` shows what is part of a character as U+FFFD; `bytes` are exact, null for what has no text."""
+
+    top_logprobs: tuple[TopLogprob, ...]
+
+
+class ChoiceLogprobs(ReplyModel):
+    content: tuple[TokenLogprob, ...]
+    refusal: None = None
+
+
 class AssistantMessage(ReplyModel):
     role: Literal["assistant"] = "assistant"
     content: str
@@ -37,7 +54,7 @@ class AssistantMessage(ReplyModel):
 class Choice(ReplyModel):
     index: int = 0
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason
 
 
@@ -61,7 +78,7 @@ class Delta(ReplyModel):
 class ChunkChoice(ReplyModel):
     index: int = 0
     delta: Delta
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason | None = None
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from service.api.application import create_api
 from service.api.deps import ApiConfig
 from service.artifacts import ImageConfig, TokenIds
-from service.engine.token_events import EngineRequest, TokenEvent
+from service.engine.token_events import EngineRequest, FinishReason, TokenEvent, TokenLogprobs
 from service.generation.availability import Availability
-from service.generation.generator import Generator, GeneratorConfig
+from service.generation.generator import Generator, GeneratorConfig, TokenEngine
 from service.vision.decode import ImageLimits
 from service.vision.encoder import VisionEncoder
 from service.vision.worker import VisionWorker
@@ -46,7 +47,12 @@ class ByteTokenizer:
 
 
 class ScriptedEngine:
-    """Answers `answer`, a byte an event, and eos; remembers what it was asked and how each request ended."""
+    """Answers `answer`, a byte an event, and eos; remembers what it was asked and how each request ended.
+
+    A choice but the first has its index behind the answer. Each token's log-probability is minus its byte.
+    """
+
+    max_num_seqs = 8
 
     def __init__(self) -> None:
         self.reset()
@@ -61,45 +67,76 @@ class ScriptedEngine:
         self.pause_s = 0.0  # before each token
         self.requests: list[EngineRequest] = []
         self.closed: list[str] = []  # ended before their last event
-        self._aborted: set[str] = set()
+        self.closed_choices: list[int] = []
+        self._aborted: set[tuple[str, int | None]] = set()
 
-    def abort(self, request_id: str) -> None:
-        self._aborted.add(request_id)
+    def max_new_tokens(self, num_prompt_tokens: int, num_seqs: int = 1) -> int:
+        return (self.max_model_len - num_prompt_tokens) // num_seqs
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        self._aborted.add((request_id, index))
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
         self.requests.append(request)
         finished = False
         try:
             async for event in self._events(request):
-                finished = event.finish_reason is not None
+                finished = event.ends_request
                 yield event
         finally:
             if not finished:
                 self.closed.append(request.request_id)
 
     async def _events(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
-        sampling, num_tokens = request.sampling, 0
-        while True:
-            for byte in self.answer.encode():
+        """The choices take turns."""
+        running = {index: self._choice(request, index) for index in range(request.sampling.n)}
+        while running:
+            for index, choice in list(running.items()):
+                if (request.request_id, index) in self._aborted:
+                    self.closed_choices.append(index)
+                    del running[index]
+                    continue
                 await asyncio.sleep(self.pause_s)
-                if request.request_id in self._aborted:
+                if (request.request_id, None) in self._aborted:
                     yield TokenEvent(request.request_id, (), "abort")
                     return
+                event = next(choice)
+                if event.finish_reason is not None:
+                    del running[index]
+                yield replace(event, others_run=event.finish_reason not in (None, "error") and bool(running))
+
+    def _choice(self, request: EngineRequest, index: int) -> Iterator[TokenEvent]:
+        sampling, num_tokens = request.sampling, 0
+        text = f"{self.answer}{index}" if index else self.answer
+        while True:
+            for byte in text.encode():
                 if num_tokens == self.fail_after:
                     yield TokenEvent(request.request_id, (), "error")
                     return
                 num_tokens += 1
                 token = FIRST_BYTE + byte
                 if token in sampling.stop_token_ids:
-                    yield TokenEvent(request.request_id, (token,), "stop", token)
+                    yield self._event(request, index, token, "stop")
                     return
                 last = num_tokens == sampling.max_tokens
-                yield TokenEvent(request.request_id, (token,), "length" if last else None)
+                yield self._event(request, index, token, "length" if last else None)
                 if last:
                     return
             if not self.endless:
-                yield TokenEvent(request.request_id, (TOKEN_IDS.eos,), "stop", TOKEN_IDS.eos)
+                yield self._event(request, index, TOKEN_IDS.eos, "stop")
                 return
+
+    def _event(
+        self, request: EngineRequest, index: int, token: int, finish_reason: FinishReason | None
+    ) -> TokenEvent:
+        stop_token_id = token if finish_reason == "stop" else None
+        logprobs: tuple[TokenLogprobs, ...] = ()
+        if (count := request.sampling.logprobs) is not None:
+            top = tuple((FIRST_BYTE + byte, -float(byte)) for byte in range(count))
+            logprobs = (TokenLogprobs(float(FIRST_BYTE - token), top),)
+        return TokenEvent(
+            request.request_id, (token,), finish_reason, stop_token_id, index=index, logprobs=logprobs
+        )
 
 
 class ScriptedEncoder(VisionEncoder):
@@ -119,11 +156,20 @@ class ScriptedEncoder(VisionEncoder):
 class ScriptedService:
     """A running server; a context manager. Its parts may be changed between requests."""
 
-    def __init__(self, config: ApiConfig | None = None, max_in_flight: int = 8) -> None:
+    def __init__(
+        self,
+        config: ApiConfig | None = None,
+        max_in_flight: int = 8,
+        token_engine: TokenEngine | None = None,
+    ) -> None:
+        """`token_engine` answers in place of the script."""
         self.engine, self.encoder = ScriptedEngine(), ScriptedEncoder()
         self.worker = VisionWorker(self.encoder)
         self.generator = Generator(
-            self.engine, self.worker, ByteTokenizer(), generator_config(max_in_flight=max_in_flight)
+            token_engine or self.engine,
+            self.worker,
+            ByteTokenizer(),
+            generator_config(max_in_flight=max_in_flight),
         )
         self.availability = Availability()
         self.app: FastAPI = create_api(config or api_config(), self.availability)

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from service.engine.block_manager import BlockManager
 from service.engine.engine import Engine, EngineConfig
 from service.engine.language_model import DeviceConfig, LanguageModel
 from service.engine.sampler import Sampler, SamplerState
-from service.engine.sampling_params import SamplingParams
+from service.engine.sampling_params import BeamSearchParams, SamplingParams
 from service.engine.scheduler import PrefixCaching, Scheduler
 from service.engine.step_loop import StepLoop
-from service.engine.token_events import EngineRequest, ImageSpan
+from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
 from tests.parity.conftest import Arrays, chat_prompt
 
 Run = dict[str, Any]
@@ -31,8 +33,15 @@ def greedy_runs(generate_runs: list[Run]) -> list[Run]:
     return runs
 
 
+@pytest.fixture(scope="module")
+def beam_runs(generate_runs: list[Run]) -> list[Run]:
+    runs = [run for run in generate_runs if "num_beams" in run["kwargs"]]
+    assert len(runs) == 97
+    return runs
+
+
 def engine_request(run: Run, generate: Arrays, chat: Arrays) -> EngineRequest:
-    case = run["name"].split("_greedy")[0]
+    case = re.split("_greedy|_beam", run["name"])[0]
     token_ids, spans = (generate[f"{case}_ids"], ()) if case.startswith("text") else chat_prompt(chat, case)
     kwargs = run["kwargs"]
     sampling = SamplingParams(
@@ -40,6 +49,7 @@ def engine_request(run: Run, generate: Arrays, chat: Arrays) -> EngineRequest:
         repetition_penalty=kwargs.get("repetition_penalty", 1.0),
         ignore_eos=True,  # every run has an eos of its own
         stop_token_ids=frozenset({kwargs["eos_token_id"]}),
+        beam_search=BeamSearchParams(kwargs["num_beams"]) if "num_beams" in kwargs else None,
     )
     return EngineRequest(run["name"], token_ids, spans, sampling)
 
@@ -143,6 +153,55 @@ def test_greedy_answers_survive_preemption(
         assert tokens == run["new_ids"], run["name"]
 
 
+@pytest.mark.parametrize(
+    ("num_blocks", "max_num_seqs", "budget", "caching"),
+    [
+        pytest.param(600, 3, 4096, True, id="alone"),
+        pytest.param(600, 36, 512, True, id="in_company"),
+        pytest.param(600, 36, 512, False, id="no_cache"),
+        pytest.param(20, 10, 64, True, id="few_blocks"),
+    ],
+)
+async def test_beam_answers_are_the_originals(
+    exact_model: LanguageModel,
+    beam_runs: list[Run],
+    greedy_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    num_blocks: int,
+    max_num_seqs: int,
+    budget: int,
+    caching: bool,
+) -> None:
+    """Beside greedy requests, which stay what they are."""
+    runs = beam_runs if max_num_seqs == 3 else [*beam_runs, *greedy_runs]
+    random.Random(3).shuffle(runs := runs.copy())
+    engine = new_engine(exact_model, num_blocks, max_num_seqs, budget, caching)
+    engine.start()
+    requests = [engine_request(run, generate, chat) for run in runs]
+    answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+    for run, tokens in zip(runs, answers, strict=True):
+        assert tokens == run["new_ids"], run["name"]
+    engine.stop()
+    assert engine.stats().used_blocks == 0
+    assert (engine.stats().preemptions > 0) == (num_blocks == 20)
+
+
+@pytest.mark.parametrize("caching", ["off", "all"])
+def test_beam_answers_survive_preemption(
+    exact_model: LanguageModel,
+    beam_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    caching: PrefixCaching,
+) -> None:
+    requests = [engine_request(run, generate, chat) for run in beam_runs[::3]]
+    answers, num_preemptions = drain(exact_model, requests, 40, preempt_rate=0.2, caching=caching)
+    assert num_preemptions > 20
+    for run, tokens in zip(beam_runs[::3], answers, strict=True):
+        assert tokens == run["new_ids"], run["name"]
+
+
 @pytest.mark.parametrize("caching", ["off", "all"])
 def test_sampled_answers_survive_company_and_preemption(
     exact_model: LanguageModel, generate: Arrays, caching: PrefixCaching
@@ -159,6 +218,51 @@ def test_sampled_answers_survive_company_and_preemption(
     assert num_preemptions > 0
     assert together == alone
     assert len({tuple(tokens) for tokens in alone}) == 12
+
+
+def answers_by_choice(events: list[TokenEvent], n: int) -> list[list[int]]:
+    return [[t for event in events if event.index == index for t in event.token_ids] for index in range(n)]
+
+
+async def choices(engine: Engine, request: EngineRequest) -> list[list[int]]:
+    return answers_by_choice([event async for event in engine.stream(request)], request.sampling.n)
+
+
+@pytest.mark.parametrize("precision", ["f32", "u8"])
+async def test_groups_answer_alike_alone_and_in_company_with_and_without_cache(
+    load_model: Callable[[DeviceConfig], LanguageModel],
+    generate: Arrays,
+    chat: Arrays,
+    greedy_runs: list[Run],
+    precision: str,
+) -> None:
+    """Choices, and beams with all their hypotheses; copied u8 blocks are the same bits."""
+    model = load_model(DeviceConfig(kv_cache_precision=precision, inference_precision="f32"))
+    one = SamplingParams(max_tokens=14, temperature=0.7, top_p=0.8, top_k=100, seed=4)
+    search = SamplingParams(max_tokens=14, n=3, beam_search=BeamSearchParams(4))
+    requests = []
+    for name in ("c0_noslice", "c1_slice2"):
+        prompt = chat_prompt(chat, name)
+        requests += [
+            EngineRequest(f"{name} {index}", *prompt, sampling)
+            for index, sampling in enumerate((one, replace(one, n=4), search))
+        ]
+    engines = [new_engine(model, 600, 20, 256, caching) for caching in (True, False)]
+    for engine in engines:
+        engine.start()
+    alone = [await choices(engines[1], request) for request in requests]
+    for first in (0, 3):
+        assert alone[first][0] == alone[first + 1][0]  # n=1 is the first of n=4
+        assert len({tuple(tokens) for tokens in alone[first + 1]}) > 1
+    others = [engine_request(run, generate, chat) for run in greedy_runs[:12]]
+    for engine in engines:
+        for _ in range(2):
+            together = await asyncio.gather(*(choices(engine, request) for request in [*requests, *others]))
+            assert together[: len(requests)] == alone
+    for engine in engines:
+        engine.stop()
+        assert engine.stats().used_blocks == 0
+    assert engines[0].stats().prefix_cache_hits > 0
 
 
 def changed(span: ImageSpan) -> ImageSpan:

@@ -41,6 +41,14 @@ def greedy_answer(prompt: NDArray[np.int64], num_tokens: int) -> list[int]:
     return [int(token) for token in context[len(prompt) :]]
 
 
+def dense_logits(context: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits after `context` that leave several tokens a chance, [VOCAB_SIZE]; no two are alike."""
+    seed = [int(token) + 1 for token in context.tolist()]
+    logits = np.random.default_rng(seed).normal(0, 2, VOCAB_SIZE).astype(np.float32)
+    logits[EOS] -= 2  # or no answer would be long
+    return logits
+
+
 class ScriptedRunner:
     """Stores what it is given where it is told, and looks it up again.
 
@@ -55,12 +63,15 @@ class ScriptedRunner:
         self._block_size = block_size
         self._cache = np.full((num_blocks, block_size), -1, dtype=np.int64)
         self._on_run = on_run
+        self.vocab_size = VOCAB_SIZE  # ids beyond are never likely
         self.poison: set[int] = set()  # next tokens that come out as NaN
         self.num_runs = 0
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         self._on_run(batch)
         self.num_runs += 1
+        for source, destination in batch.block_copies:
+            self._cache[destination] = self._cache[source]
         for chunk in batch.chunks:
             self._write(chunk)
         return np.array([self._logits(chunk) for chunk in batch.chunks if chunk.samples], dtype=np.float32)
@@ -81,9 +92,22 @@ class ScriptedRunner:
 
     def _logits(self, chunk: ScheduledChunk) -> NDArray[np.float32]:
         context = self._cache[chunk.block_indices].reshape(-1)[: chunk.past_len + len(chunk.token_ids)]
+        return self._logits_after(context)
+
+    def _logits_after(self, context: NDArray[np.int64]) -> NDArray[np.float32]:
         token = next_token(context)
-        logits = np.linspace(-1, 1, VOCAB_SIZE, dtype=np.float32)
+        logits = np.linspace(-1, 1, self.vocab_size, dtype=np.float32)
         logits[token] = np.nan if token in self.poison else 9.0
+        return logits
+
+
+class DenseRunner(ScriptedRunner):
+    """With `dense_logits`, for searches and draws that shall have something to decide."""
+
+    def _logits_after(self, context: NDArray[np.int64]) -> NDArray[np.float32]:
+        logits = dense_logits(context)
+        if int(context[-1]) in self.poison:
+            logits[7] = np.nan
         return logits
 
 
@@ -94,9 +118,9 @@ class ScriptedModel:
     block_bytes = 10
     hidden_size = 8
     quantises_kv_cache = False
-    vocab_size = VOCAB_SIZE
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int = VOCAB_SIZE) -> None:
+        self.vocab_size = vocab_size  # ids beyond VOCAB_SIZE are never likely
         self.runner: ScriptedRunner | None = None
         self.may_run = threading.Event()  # cleared: the next step waits
         self.may_run.set()
@@ -105,6 +129,7 @@ class ScriptedModel:
 
     def new_runner(self, num_blocks: int, max_num_seqs: int, max_num_batched_tokens: int) -> ScriptedRunner:
         self.runner = ScriptedRunner(num_blocks, self.block_size, self._on_run)
+        self.runner.vocab_size = self.vocab_size
         return self.runner
 
     def _on_run(self, batch: Batch) -> None:

@@ -178,3 +178,71 @@ def test_integrity_notices(damage: str) -> None:
         manager.release(twin)
     with pytest.raises(AssertionError):
         manager.check_integrity([table, other])
+
+
+def test_a_fork_shares_and_a_write_copies() -> None:
+    manager = BlockManager(6, 4)
+    parent, child, other = (manager.new_table(20) for _ in range(3))
+    manager.grow(parent, 10)
+    manager.fork(child, parent, 3)
+    manager.fork(other, parent, 2)
+    assert child.block_indices.tolist() == parent.block_indices.tolist()
+    assert other.block_indices.tolist() == parent.block_indices.tolist()[:2]
+    assert manager.num_used == 3
+    assert [manager.is_shared(parent, index) for index in range(4)] == [True, True, True, False]
+    source, copy = manager.copy_on_write(child, 2) or (-1, -1)
+    assert source == parent.block_indices[2]
+    assert copy == child.block_indices[2] != source
+    assert not manager.is_shared(parent, 2)
+    assert not manager.is_shared(child, 2)
+    manager.check_integrity([parent, child, other])
+    manager.release(parent)
+    assert manager.num_used == 3  # the others hold the first two, and one of them its copy
+    for table in (child, other):
+        manager.release(table)
+    assert manager.num_used == 0
+
+
+def test_a_copy_needs_a_free_block() -> None:
+    manager = BlockManager(2, 4)
+    parent, child = manager.new_table(8), manager.new_table(8)
+    manager.grow(parent, 8)
+    manager.fork(child, parent, 2)
+    assert manager.copy_on_write(child, 1) is None
+    manager.check_integrity([parent, child])
+
+
+def test_a_copy_may_take_a_cached_block_but_does_not_bear_its_name() -> None:
+    manager = BlockManager(2, 4)
+    old = filled(manager, 7)
+    manager.release(old)
+    parent, child = manager.new_table(8), manager.new_table(8)
+    manager.grow(parent, 3)
+    manager.fork(child, parent, 1)
+    assert manager.copy_on_write(child, 0) is not None
+    assert known(manager, 7) == []
+    manager.check_integrity([parent, child])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    operations=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=60),
+    num_blocks=st.integers(1, 12),
+)
+def test_random_forks_conserve_blocks(operations: list[tuple[int, int, int]], num_blocks: int) -> None:
+    manager = BlockManager(num_blocks, 2)
+    tables = [manager.new_table(24) for _ in range(4)]
+    for what, one, two in operations:
+        table, other = tables[one], tables[two]
+        if what == 0:
+            manager.grow(table, min(2 * len(table) + 2, 24))
+        elif what == 1:
+            manager.release(table)
+        elif what == 2 and table is not other:
+            manager.release(table)
+            manager.fork(table, other, len(other))
+        elif what == 3 and manager.is_shared(table, two):
+            free = manager.num_free
+            copied = manager.copy_on_write(table, two)
+            assert (copied is None) == (free == 0)
+        manager.check_integrity(tables)

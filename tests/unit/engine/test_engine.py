@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.engine.engine import Engine, EngineConfig
-from service.engine.sampling_params import SamplingParams
+from service.engine.sampling_params import BeamSearchParams, SamplingParams
 from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
 from service.errors import ContextLengthError, InvalidValueError, NotReadyError, RequestError, StartupError
 from tests.unit.engine.scripted_model import EOS, ScriptedModel, greedy_answer, request
@@ -250,3 +251,93 @@ def test_sizes_that_contradict_are_refused(model: ScriptedModel, change: dict[st
     fields = {name: getattr(CONFIG, name) for name in EngineConfig.__dataclass_fields__}
     with pytest.raises(StartupError, match=text):
         Engine(model, EngineConfig(**(fields | change)))
+
+
+CHOICES = SamplingParams(max_tokens=6, temperature=1.0, seed=1, n=3)
+BEAMS = SamplingParams(max_tokens=6, n=2, beam_search=BeamSearchParams(3))
+
+
+@pytest.mark.parametrize("sampling", [CHOICES, BEAMS], ids=["choices", "beams"])
+async def test_a_stream_ends_with_the_last_of_its_choices(
+    model: ScriptedModel, sampling: SamplingParams
+) -> None:
+    engine = Engine(model, CONFIG)
+    engine.start()
+    for _ in range(2):
+        events = await collect(engine, request("a", [3, 4, 5, 6, 7], sampling))
+        assert [event.ends_request for event in events] == [False] * (len(events) - 1) + [True]
+        ended = [event.index for event in events if event.finish_reason is not None]
+        assert sorted(ended) == list(range(sampling.n))
+    engine.stop()
+    assert engine.stats().used_blocks == 0
+
+
+@pytest.mark.parametrize("sampling", [CHOICES, BEAMS], ids=["choices", "beams"])
+async def test_leaving_a_request_with_several_sequences_frees_all(
+    model: ScriptedModel, sampling: SamplingParams
+) -> None:
+    engine = Engine(model, CONFIG)
+    engine.start()
+    model.may_run.clear()
+    task = asyncio.create_task(collect(engine, request("a", [1, 2, 3], replace(sampling, max_tokens=12))))
+    await asyncio.to_thread(model.in_step.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    model.may_run.set()
+    await collect(engine, request("b", [1]))
+    assert engine.stats().used_blocks == engine.stats().running == 0
+    engine.stop()
+
+
+async def test_a_choice_that_is_aborted_is_silent_and_the_last_one_ends_the_stream(
+    model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = threading.Semaphore(0)
+    monkeypatch.setattr(model.may_run, "wait", steps.acquire)
+    engine = Engine(model, CONFIG)
+    engine.start()
+
+    async def finish_step() -> None:
+        """And wait for the next one, which has been told what was asked for until now."""
+        await asyncio.to_thread(model.in_step.wait)
+        model.in_step.clear()
+        steps.release()
+        await asyncio.to_thread(model.in_step.wait)
+
+    task = asyncio.create_task(collect(engine, request("a", [1, 2, 3], replace(CHOICES, max_tokens=12, n=2))))
+    await finish_step()
+    engine.abort("a", 0)
+    engine.abort("a", 0)
+    await finish_step()  # it had begun with both
+    await finish_step()
+    engine.abort("a", 1)
+    steps.release()
+    events = await task
+    assert [event.index for event in events[:-1]] == [0, 1, 0, 1, 1, 1]
+    assert events[-1] == TokenEvent("a", (), "abort")
+    steps.release(9)
+    await collect(engine, request("a", [1]))  # the id is free again
+    engine.stop()
+    assert engine.stats().used_blocks == 0
+
+
+async def test_several_answers_share_the_room_behind_the_prompts_full_blocks(model: ScriptedModel) -> None:
+    engine = Engine(model, replace(CONFIG, kv_cache_bytes=100))  # ten blocks of four tokens
+    assert engine.max_new_tokens(10) == 30
+    assert engine.max_new_tokens(10, 2) == 2 * 4 + 4 * 4 - 10  # two blocks shared, four for each
+    assert engine.max_new_tokens(8, 4) == 8
+    assert engine.max_new_tokens(9, 4) == 7
+    assert engine.max_new_tokens(40, 2) <= 0
+    assert engine.max_num_seqs == 4
+    engine.start()
+    for sampling in (replace(CHOICES, n=4, max_tokens=7), replace(BEAMS, max_tokens=10)):
+        events = await collect(engine, request("a", [1] * 9 if sampling.n == 4 else [1] * 2, sampling))
+        assert events[-1].ends_request
+        assert events[-1].finish_reason in ("stop", "length")
+    with pytest.raises(ContextLengthError, match="each of 4 answers"):
+        await collect(engine, request("a", [1] * 9, replace(CHOICES, n=4, max_tokens=8)))
+    with pytest.raises(InvalidValueError, match="at most 4"):
+        await collect(engine, request("a", [1], replace(CHOICES, n=5)))
+    assert engine.stats().preemptions == 0
+    engine.stop()

@@ -110,6 +110,20 @@ def test_a_mixed_step_and_smaller_and_larger_ones_after_it(harness: Harness) -> 
         assert harness.run(prefill).shape[0] == 0
 
 
+def test_copies_are_made_bit_for_bit_before_the_chunks_run() -> None:
+    model = echoing_model()
+    cache = KVCache(read_layout(model), num_blocks=6)
+    runner = ModelRunner(model, text_embeddings(), cache, max_num_seqs=3, max_num_batched_tokens=16)
+    rng = np.random.default_rng(1)
+    for tensor in cache.tensors.values():
+        tensor.data.view(np.uint8)[:] = rng.integers(0, 256, tensor.data.view(np.uint8).shape, dtype=np.uint8)
+    before = {name: tensor.data.view(np.uint8).copy() for name, tensor in cache.tensors.items()}
+    runner.run(Batch((chunk([7], 0, [5]),), 1, 1, ((0, 3), (0, 5), (2, 1))))
+    for name, tensor in cache.tensors.items():
+        after = tensor.data.view(np.uint8)
+        assert np.array_equal(after, before[name][[0, 2, 2, 0, 4, 0]]), name
+
+
 def test_image_rows_replace_their_slots_in_every_cut(harness: Harness) -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.standard_normal((n, HIDDEN)).astype(np.float32) for n in (4, 3))

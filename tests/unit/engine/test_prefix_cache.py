@@ -51,8 +51,9 @@ class Harness:
     def step(self) -> None:
         for event in self.loop.step():
             self.events[event.request_id].append(event)
-        sequences = [*self.scheduler.running, *self.scheduler.waiting]
-        self.scheduler.block_manager.check_integrity(s.block_table for s in sequences)
+        groups = [*self.scheduler.running, *self.scheduler.waiting]
+        tables = [sequence.block_table for group in groups for sequence in group.sequences]
+        self.scheduler.block_manager.check_integrity(tables)
 
     def drain(self) -> None:
         while self.loop.has_work:
@@ -227,9 +228,10 @@ def test_a_preempted_sequence_finds_its_own_blocks() -> None:
     for _ in range(4):
         harness.step()
     victim = harness.scheduler.preempt_youngest()
-    assert victim.num_tokens == 14
+    (sequence,) = victim.sequences
+    assert sequence.num_tokens == 14
     harness.step()
-    assert victim.num_computed_tokens == 14  # 12 of them were found
+    assert sequence.num_computed_tokens == 14  # 12 of them were found
     assert harness.loop.stats.prefix_cache_queries == 5 + 10  # a preemption asks for nothing new
     harness.drain()
     assert harness.num_cached("a") == 4

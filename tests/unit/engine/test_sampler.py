@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.engine.sampler import FAILED, Sampler, SamplerState
-from service.engine.sampling_params import SamplingParams
+from service.engine.sampling_params import BeamSearchParams, SamplingParams
 
 VOCAB_SIZE = 40
 EOS = 2
@@ -126,3 +126,79 @@ def test_frequencies_follow_the_distribution() -> None:
     observed = np.bincount(drawn, minlength=VOCAB_SIZE) / len(drawn)
     for token in range(VOCAB_SIZE):  # five standard deviations
         assert abs(observed[token] - expected[token]) < 5 * (expected[token] / len(drawn)) ** 0.5 + 1e-3
+
+
+def test_log_probabilities_are_of_the_models_own_logits() -> None:
+    """Against numpy in f64: neither penalties, temperature nor masks show in them."""
+    logits = logits_for(4, 5)
+    raw = logits.astype(np.float64)
+    reference = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    counts: list[int | None] = [3, None, 0, 20, 3]
+    states = [
+        state(
+            SamplingParams(
+                30, temperature=0.5 * row, repetition_penalty=3.0, min_tokens=25, seed=row, logprobs=count
+            ),
+            *range(20),
+        )
+        for row, count in enumerate(counts)
+    ]
+    tokens, told = Sampler().sample_with_logprobs(logits.copy(), states)
+    assert sorted(told) == [0, 2, 3, 4]
+    for row, logprobs in told.items():
+        assert logprobs.logprob == pytest.approx(reference[row, tokens[row]], abs=1e-5)
+        order = np.argsort(-reference[row])[: counts[row]]
+        assert [token_id for token_id, _ in logprobs.top] == order.tolist()
+        assert [value for _, value in logprobs.top] == pytest.approx(reference[row, order], abs=1e-5)
+    others = [replace(s.params, logprobs=None) for s in states]
+    silent = [state(params, *range(20)) for params in others]
+    assert Sampler().sample_with_logprobs(logits.copy(), silent)[1] == {}
+
+
+def test_asking_for_log_probabilities_changes_no_token() -> None:
+    params = SamplingParams(max_tokens=9, temperature=1.0, seed=5)
+    for row in range(20):
+        plain = Sampler().sample(logits_for(row), [state(params)])
+        tokens, _ = Sampler().sample_with_logprobs(logits_for(row), [state(replace(params, logprobs=20))])
+        assert tokens.tolist() == plain.tolist()
+
+
+def test_a_failed_row_tells_nothing() -> None:
+    logits = logits_for(0, 3)
+    logits[1, 3] = np.nan
+    tokens, told = Sampler().sample_with_logprobs(logits, [state(SamplingParams(9, logprobs=2))] * 3)
+    assert tokens[1] == FAILED
+    assert sorted(told) == [0, 2]
+
+
+def test_beams_add_up_log_probabilities_with_penalties_on_them() -> None:
+    params = SamplingParams(
+        9,
+        repetition_penalty=1.5,
+        presence_penalty=0.25,
+        frequency_penalty=0.5,
+        min_tokens=3,
+        beam_search=BeamSearchParams(2),
+    )
+    logits = logits_for(6, 2)
+    raw = logits.astype(np.float64)
+    expected = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    for token, count in ((3, 2), (8, 1)):
+        expected[0, token] = expected[0, token] * 1.5 - 0.25 - 0.5 * count
+    expected[1, 5] = expected[1, 5] * 1.5 - 0.25 - 0.5
+    expected[1, EOS] = -np.inf
+    generated = [np.array([3, 8, 3]), np.array([5])]
+    found = Sampler().beam_log_probs(logits, state(params), generated)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    logits[1, 7] = np.inf
+    assert Sampler().beam_log_probs(logits, state(params), generated) is None
+
+
+def test_every_choice_has_a_random_stream_of_its_own() -> None:
+    params = SamplingParams(9, temperature=1.0, seed=3, n=4)
+    streams = [SamplerState(params, EOS, VOCAB_SIZE, index).rng.random(4).tolist() for index in range(4)]
+    assert len({tuple(stream) for stream in streams}) == 4
+    assert streams[0] == np.random.default_rng(3).random(4).tolist()
+    neighbour = SamplerState(replace(params, seed=4), EOS, VOCAB_SIZE).rng.random(4).tolist()
+    assert neighbour not in streams

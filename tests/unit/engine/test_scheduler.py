@@ -8,28 +8,30 @@ import numpy as np
 import pytest
 
 from service.engine.batch import Batch
-from service.engine.block_manager import BlockManager
+from service.engine.block_manager import BlockManager, BlockTable
 from service.engine.sampler import SamplerState
 from service.engine.sampling_params import SamplingParams
 from service.engine.scheduler import PrefixCaching, Scheduler, min_batched_tokens
 from service.engine.sequence import Sequence
+from service.engine.sequence_group import SequenceGroup
 from service.engine.token_events import EngineRequest
 from tests.unit.engine.scripted_model import EOS, VOCAB_SIZE
 
 
-def make_sequence(
+def make_group(
     scheduler: Scheduler, sequence_id: int, prompt: int | list[int], max_tokens: int
-) -> Sequence:
-    """`prompt` is its tokens, or how many they are."""
+) -> SequenceGroup:
+    """A request for one answer. `prompt` is its tokens, or how many they are."""
     sampling = SamplingParams(max_tokens=max_tokens)
     tokens = [5] * prompt if isinstance(prompt, int) else prompt
-    return Sequence(
+    sequence = Sequence(
         sequence_id,
         EngineRequest(str(sequence_id), np.array(tokens, dtype=np.int64), (), sampling),
         scheduler.block_manager.new_table(len(tokens) + max_tokens),
         SamplerState(sampling, EOS, VOCAB_SIZE),
         EOS,
     )
+    return SequenceGroup(sequence)
 
 
 def make_scheduler(
@@ -42,14 +44,19 @@ def make_scheduler(
     return Scheduler(BlockManager(num_blocks, block_size), max_num_seqs, budget, caching)
 
 
-def advance(batch: Batch, sequences: dict[int, Sequence], scheduler: Scheduler) -> None:
+def advance(batch: Batch, groups: dict[int, SequenceGroup], scheduler: Scheduler) -> None:
     """What the step loop does after a run, with token 7 sampled everywhere."""
     for chunk in batch.chunks:
-        sequence = sequences[chunk.sequence_id]
+        group = groups[chunk.sequence_id]
+        (sequence,) = group.sequences
         scheduler.advance(sequence, len(chunk.token_ids))
         if chunk.samples and sequence.append(7) is not None:
-            scheduler.remove(sequence)
-            del sequences[chunk.sequence_id]
+            scheduler.remove(group)
+            del groups[chunk.sequence_id]
+
+
+def tables_of(groups: dict[int, SequenceGroup]) -> list[BlockTable]:
+    return [sequence.block_table for group in groups.values() for sequence in group.sequences]
 
 
 def chunks_of(batch: Batch) -> list[tuple[int, int, int]]:
@@ -203,63 +210,63 @@ def test_random_schedules_equal_the_simulation(seed: int, caching: PrefixCaching
     budget = min_batched_tokens(max_num_seqs, block_size) + rng.randint(0, 8)
     scheduler = make_scheduler(num_blocks, block_size, max_num_seqs, budget, caching)
     simulation = Simulation(num_blocks, block_size, max_num_seqs, budget, caching)
-    sequences: dict[int, Sequence] = {}
+    groups: dict[int, SequenceGroup] = {}
     conversations: list[list[int]] = []
     name = 0
-    while name < 25 or sequences:
+    while name < 25 or groups:
         for _ in range(rng.choice([0, 0, 1, 3]) if name < 25 else 0):
             prompt = draw_prompt(rng, conversations, num_blocks * block_size - 1)
             max_tokens = rng.randint(1, num_blocks * block_size - len(prompt))
             conversations.append(prompt + [7] * max_tokens)
-            sequences[name] = make_sequence(scheduler, name, prompt, max_tokens)
-            scheduler.add(sequences[name])
+            groups[name] = make_group(scheduler, name, prompt, max_tokens)
+            scheduler.add(groups[name])
             simulation.items.append(Item(name, prompt, max_tokens))
             name += 1
-        if sequences and rng.random() < 0.05:
-            aborted = rng.choice(list(sequences))
-            scheduler.remove(sequences.pop(aborted))
+        if groups and rng.random() < 0.05:
+            aborted = rng.choice(list(groups))
+            scheduler.remove(groups.pop(aborted))
             (item,) = (item for item in simulation.items if item.name == aborted)
             simulation.release(item)
             simulation.items.remove(item)
         batch = scheduler.schedule()
         expected = simulation.step()
         assert chunks_of(batch) == expected
-        check_laws(batch, sequences, scheduler)
-        assert [s.num_cached_tokens for s in sequences.values()] == [i.num_cached for i in simulation.items]
-        advance(batch, sequences, scheduler)
+        check_laws(batch, groups, scheduler)
+        assert [g.num_cached_tokens for g in groups.values()] == [i.num_cached for i in simulation.items]
+        advance(batch, groups, scheduler)
         simulation.advance(expected)
-        scheduler.block_manager.check_integrity(s.block_table for s in sequences.values())
-        assert list(sequences) == [item.name for item in simulation.items]
+        scheduler.block_manager.check_integrity(tables_of(groups))
+        assert list(groups) == [item.name for item in simulation.items]
         assert scheduler.num_preemptions == simulation.num_preemptions
         assert scheduler.block_manager.num_free == len(simulation.free())
     assert scheduler.block_manager.num_used == 0
     assert (scheduler.num_prefix_hits > 0) == (caching != "off")
 
 
-def check_laws(batch: Batch, sequences: dict[int, Sequence], scheduler: Scheduler) -> None:
+def check_laws(batch: Batch, groups: dict[int, SequenceGroup], scheduler: Scheduler) -> None:
     manager = scheduler.block_manager
-    manager.check_integrity(s.block_table for s in sequences.values())
-    assert bool(batch.chunks) == bool(sequences)  # work never stalls
+    manager.check_integrity(tables_of(groups))
+    assert bool(batch.chunks) == bool(groups)  # work never stalls
     assert batch.num_tokens == sum(len(chunk.token_ids) for chunk in batch.chunks)
     assert batch.num_tokens <= scheduler.max_num_batched_tokens
     assert len(batch.chunks) <= scheduler.max_num_seqs
     assert batch.num_sampled == len(batch.sampled_sequence_ids)
     for chunk in batch.chunks:
-        sequence = sequences[chunk.sequence_id]
+        (sequence,) = groups[chunk.sequence_id].sequences
         end = chunk.past_len + len(chunk.token_ids)
         assert chunk.samples == (end == sequence.num_tokens)
         assert chunk.samples or end % manager.block_size == 0  # quantisation sees whole blocks
         assert len(chunk.block_indices) == manager.blocks_for(end)
-    order = [s.sequence_id for s in [*scheduler.running, *scheduler.waiting]]
+    order = [group.sequences[0].sequence_id for group in [*scheduler.running, *scheduler.waiting]]
     assert order == sorted(order)
 
 
 def test_decodes_come_first_and_share_the_step_with_a_prefill() -> None:
     scheduler = make_scheduler(num_blocks=20)
-    sequences = {0: make_sequence(scheduler, 0, 4, 10), 1: make_sequence(scheduler, 1, 30, 10)}
-    scheduler.add(sequences[0])
-    advance(scheduler.schedule(), sequences, scheduler)
-    scheduler.add(sequences[1])
+    groups = {0: make_group(scheduler, 0, 4, 10), 1: make_group(scheduler, 1, 30, 10)}
+    scheduler.add(groups[0])
+    advance(scheduler.schedule(), groups, scheduler)
+    scheduler.add(groups[1])
     batch = scheduler.schedule()
     assert chunks_of(batch) == [(0, 4, 1), (1, 0, 12)]  # 15 tokens of budget left, three whole blocks
     assert batch.sampled_sequence_ids == [0]
@@ -267,18 +274,18 @@ def test_decodes_come_first_and_share_the_step_with_a_prefill() -> None:
 
 def test_the_youngest_gives_way_and_is_computed_again_with_its_tokens() -> None:
     scheduler = make_scheduler(num_blocks=6)
-    sequences = {0: make_sequence(scheduler, 0, 7, 17), 1: make_sequence(scheduler, 1, 6, 17)}
-    for sequence in sequences.values():
-        scheduler.add(sequence)
+    groups = {0: make_group(scheduler, 0, 7, 17), 1: make_group(scheduler, 1, 6, 17)}
+    for group in groups.values():
+        scheduler.add(group)
     while not scheduler.num_preemptions:
-        advance(scheduler.schedule(), sequences, scheduler)
-    victim = sequences[1]
-    assert list(scheduler.waiting) == [victim]
+        advance(scheduler.schedule(), groups, scheduler)
+    assert list(scheduler.waiting) == [groups[1]]
+    (victim,) = groups[1].sequences
     assert victim.num_computed_tokens == 0
     assert victim.num_generated > 0
     generated = victim.token_ids.tolist()
-    while 0 in sequences:
-        advance(scheduler.schedule(), sequences, scheduler)
+    while 0 in groups:
+        advance(scheduler.schedule(), groups, scheduler)
     batch = scheduler.schedule()
     assert chunks_of(batch) == [(1, 0, len(generated))]
     assert batch.chunks[0].token_ids.tolist() == generated
@@ -286,8 +293,8 @@ def test_the_youngest_gives_way_and_is_computed_again_with_its_tokens() -> None:
 
 def test_a_newcomer_waits_until_the_running_have_headroom() -> None:
     scheduler = make_scheduler(num_blocks=4)
-    sequences = {i: make_sequence(scheduler, i, 8, 8) for i in range(2)}
-    for sequence in sequences.values():
-        scheduler.add(sequence)
+    groups = {i: make_group(scheduler, i, 8, 8) for i in range(2)}
+    for group in groups.values():
+        scheduler.add(group)
     assert chunks_of(scheduler.schedule()) == [(0, 0, 8)]  # two blocks are free, but none to spare
-    assert [s.sequence_id for s in scheduler.waiting] == [1]
+    assert [group.sequences[0].sequence_id for group in scheduler.waiting] == [1]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from service.errors import ContextLengthError, InvalidValueError, UnsupportedFieldError
+from service.generation.choice_parameters import read_choices
 from service.generation.request_parameters import read_sampling, read_stop_strings, refuse_unsupported
 from service.protocol.chat_request import ChatCompletionRequest
 
@@ -14,7 +15,9 @@ def _request(**fields: Any) -> ChatCompletionRequest:
 
 
 def _sampling(prompt: int = 10, context: int = 4096, **fields: Any) -> Any:
-    return read_sampling(_request(**fields), prompt, context, vocab_size=1000)
+    request = _request(**fields)
+    choices = read_choices(request, max_num_seqs=32)
+    return read_sampling(request, choices, prompt, context - prompt, vocab_size=1000)
 
 
 def test_who_says_nothing_samples_as_the_published_chat_does() -> None:
@@ -82,7 +85,7 @@ def test_stop_strings() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 3}, "n"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous_usage_stats"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         (

@@ -1,10 +1,13 @@
 """The same visible text, count and reason however the tokens are bundled into events."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.token_events import TokenEvent
+from service.engine.token_events import TokenEvent, TokenLogprobs
 from service.generation.text_stream import TextDelta, TextStream
+from service.generation.token_logprobs import LogprobNames
 from service.prompt.detokenizer import Detokenizer
 from tests.conformance.scripted_service import FIRST_BYTE, TOKEN_IDS, ByteTokenizer
 
@@ -97,3 +100,54 @@ def test_an_event_without_visible_text_still_makes_a_delta() -> None:
 def test_an_incomplete_character_at_the_end_is_replaced() -> None:
     stream = _stream()
     assert stream.push(TokenEvent("r", (FIRST_BYTE + 0xE4,), "length")).text == "\ufffd"
+
+
+def _told(text: str, *stops: str, sizes: tuple[int, ...] = (), eos: bool = True) -> tuple[str, bytes, int]:
+    """(text shown, bytes of all logprobs, tokens counted) of a stream asked for log-probabilities."""
+    names = LogprobNames(ByteTokenizer(), TOKEN_IDS, skip_special_tokens=True)
+    detokenizer = Detokenizer(ByteTokenizer(), TOKEN_IDS, strip=False)
+    stream = TextStream(detokenizer, stops, names=names)
+    shown, content, num_told = "", b"", 0
+    for event in _events(_ids(text), list(sizes), eos=eos):
+        told = tuple(TokenLogprobs(-float(token_id)) for token_id in event.token_ids)
+        delta = stream.push(replace(event, logprobs=told, index=2))
+        assert delta.index == 2
+        shown += delta.text
+        num_told += len(delta.logprobs)
+        content += b"".join(bytes(one.bytes or ()) for one in delta.logprobs)
+        if delta.finish_reason is not None:
+            break
+    assert num_told == stream.num_tokens
+    return shown, content, num_told
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.lists(st.text(alphabet="ab \n你", min_size=1, max_size=3), max_size=2), st.booleans())
+def test_log_probabilities_have_the_bytes_of_everything_that_came(
+    text: str, stops: list[str], eos: bool
+) -> None:
+    """One for every counted token, whatever is held back, stripped or cut off."""
+    single = _told(text, *stops, sizes=(1,) * 60, eos=eos)
+    assert single == _told(text, *stops, sizes=(2, 3, 1, 4), eos=eos)
+    shown, content, _ = single
+    ends = [(text.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    came = text[: min(ends)[0]] if ends else text
+    assert content.decode() == came
+    if not ends:
+        assert shown == came.strip()
+
+
+def test_names_and_bytes_of_tokens() -> None:
+    def named(token_id: int, *, skip: bool = True) -> tuple[str, tuple[int, ...] | None]:
+        names = LogprobNames(ByteTokenizer(), TOKEN_IDS, skip_special_tokens=skip)
+        one = names.describe(token_id, TokenLogprobs(-1.5, ((token_id, -2.5),)))
+        (top,) = one.top_logprobs
+        assert (one.logprob, top.logprob) == (-1.5, -2.5)
+        assert (top.token, top.bytes) == (one.token, one.bytes)
+        return one.token, one.bytes
+
+    assert named(FIRST_BYTE + 65) == ("A", (65,))
+    assert named(FIRST_BYTE + 0xE4) == ("\ufffd", (0xE4,))  # a third of a character
+    assert named(TOKEN_IDS.ref_start) == (f"<{TOKEN_IDS.ref_start}>", None)
+    assert named(TOKEN_IDS.ref_start, skip=False)[1] is not None
+    assert named(TOKEN_IDS.eos, skip=False)[1] is None

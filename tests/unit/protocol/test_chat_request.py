@@ -65,7 +65,7 @@ def test_no_op_values_distinguish_true_from_one() -> None:
     assert not Refused((False,)).accepts(0)
     assert not Refused().accepts(False)
     assert Refused(([],)).accepts([])
-    refuse_unsupported(_parse(priority=0, top_logprobs=0, logprobs=False, n=1))
-    for fields in ({"priority": False}, {"logprobs": 0}, {"n": True}):
+    refuse_unsupported(_parse(priority=0, tools=[], tool_choice="none"))
+    for fields in ({"priority": False}, {"tools": False}, {"tool_choice": 0}):
         with pytest.raises(UnsupportedFieldError):
             refuse_unsupported(_parse(**fields))
