@@ -21,7 +21,7 @@ def _read(monkeypatch: pytest.MonkeyPatch, *arguments: str, **variables: str) ->
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _read(monkeypatch)
     assert settings.model_dir == EMBEDDED_MODEL_DIR
-    assert (settings.weights, settings.device, settings.kv_cache_precision) == ("int8", "CPU", "u8")
+    assert (settings.weights, settings.device, settings.kv_cache_precision) == ("int8", ("CPU",), "u8")
     assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
     assert settings.image_cache_size == 256 << 20
 

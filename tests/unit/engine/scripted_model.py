@@ -94,6 +94,7 @@ class ScriptedModel:
     block_bytes = 10
     hidden_size = 8
     quantises_kv_cache = False
+    is_paged = True
     vocab_size = VOCAB_SIZE
 
     def __init__(self) -> None:
