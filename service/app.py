@@ -148,12 +148,19 @@ def _load_models(settings: Settings, manifest: Manifest, cache_dir: Path | None)
     encoder = _load_encoder(settings, manifest, cache_dir)
     tokenizer = SentencePieceTokenizer(directory / manifest.tokenizer, manifest.model.token_ids)
     vision = VisionWorker(encoder, cache=EmbeddingCache(settings.image_cache_size))
+    _log_cache_use([*(model.compiled for model in language_models), encoder.compiled], cache_dir)
     devices = (
         *map(partial(language_model_card, settings.weights), places, language_models, engines),
         image_encoder_card(settings.weights, _image_device(settings), encoder.compiled),
         text_embeddings_card(settings.weights),
     )
     return _Models(EngineRouter(engines), vision, tokenizer, devices)
+
+
+def _log_cache_use(compiled: list[ov.CompiledModel], cache_dir: Path | None) -> None:
+    if cache_dir is not None:
+        num_found = sum(bool(model.get_property("LOADED_FROM_CACHE")) for model in compiled)
+        logger.info("found compiled in the cache directory: %d of %d models", num_found, len(compiled))
 
 
 def _load_encoder(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> VisionEncoder:
@@ -267,8 +274,8 @@ def _describe(mismatch: GoldenMismatch, card: DeviceCard, num_tokens: int) -> st
     return (
         f"{card.id} with {card.weights} weights (inference {card.inference_precision}, KV cache "
         f"{card.kv_cache_precision}) does not give the artifact's golden answer: token "
-        f"{mismatch.position + 1} of {num_tokens} is {score.best_id} instead of {score.token_id}, by {score.gap:.2f} standard "
-        "deviations of the logits. A file is damaged (export or copy the model again), or the device "
+        f"{mismatch.position + 1} of {num_tokens} is {score.best_id} instead of {score.token_id}, by "
+        f"{score.gap:.2f} standard deviations of the logits. A file is damaged (export or copy the model again), or the device "
         "computes wrong (try MINICPMV_INFERENCE_PRECISION=f32)"
     )
 
