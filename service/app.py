@@ -275,8 +275,8 @@ def _describe(mismatch: GoldenMismatch, card: DeviceCard, num_tokens: int) -> st
         f"{card.id} with {card.weights} weights (inference {card.inference_precision}, KV cache "
         f"{card.kv_cache_precision}) does not give the artifact's golden answer: token "
         f"{mismatch.position + 1} of {num_tokens} is {score.best_id} instead of {score.token_id}, by "
-        f"{score.gap:.2f} standard deviations of the logits. A file is damaged (export or copy the model again), or the device "
-        "computes wrong (try MINICPMV_INFERENCE_PRECISION=f32)"
+        f"{score.gap:.2f} standard deviations of the logits. A file is damaged (export or copy the model "
+        "again), or the device computes wrong (try MINICPMV_INFERENCE_PRECISION=f32)"
     )
 
 

@@ -41,12 +41,12 @@ class LanguageModel:
         core = ov.Core()
         model = core.read_model(language_model)
         to_paged_attention(model)
+        self._text_embeddings = compile_text_embeddings(core, text_embeddings, config)
         if config.device == "CPU":
             # OpenVINO 2026.4's CPU plug-in writes blobs of paged attention that it then cannot read: they
             # would cost their size on the disk at every start, for nothing.
             config = replace(config, cache_dir=None)
         self.compiled = compile_language_model(core, model, config)
-        self._text_embeddings = compile_text_embeddings(core, text_embeddings, config)
         self._layout = read_layout(self.compiled)
 
     @property
