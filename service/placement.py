@@ -88,7 +88,7 @@ def kv_cache_bytes(devices: Sequence[str], device: str, budget: int | None, most
 def open_cache_dir(cache_dir: Path | None, artifacts_digest: str) -> Path | None:
     """The folder within `cache_dir` for these artifacts, made and tried. Raises StartupError if it cannot be.
 
-    A folder of their own, because OpenVINO's key for a compiled model does not cover all of its weights.
+    A folder of their own, because OpenVINO's key for a compiled model need not cover all of its weights.
     """
     if cache_dir is None:
         return None
