@@ -192,6 +192,8 @@ def _engine_config(
     num_sequences = settings.max_num_seqs if model.is_paged else 1
     most_bytes = -(-context // model.block_size) * num_sequences * model.block_bytes
     budget = kv_cache_bytes(settings.device, device, settings.kv_cache_size, most_bytes)
+    if not model.is_paged:
+        logger.info("%s: stateful runner: one request at a time, no prefix cache", device)
     logger.info("%s: KV cache of %d MiB, %s", device, budget >> 20, settings.kv_cache_precision)
     return EngineConfig(
         max_position_embeddings=context,
