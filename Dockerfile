@@ -25,9 +25,9 @@ RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c cons
 FROM ${PYTHON_IMAGE} AS base
 # UTF-8 whatever the host's locale; no .pyc on a read-only root.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUTF8=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# /models belongs to the user, so that a volume mounted there is writable for `convert`.
+# They belong to the user, so that volumes mounted there are writable: /models for `convert`, /cache for `serve`.
 RUN useradd --system --uid 10001 --create-home --home-dir /home/minicpmv minicpmv \
- && install -d -o minicpmv -g minicpmv /models
+ && install -d -o minicpmv -g minicpmv /models /cache
 
 FROM base AS convert
 COPY --from=build-convert /opt/venv /opt/venv

@@ -3,24 +3,42 @@
 import asyncio
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import openvino as ov
 
 from service.api.application import create_api
 from service.api.deps import ApiConfig
 from service.api.error_handlers import log_unexpected
-from service.artifacts import Manifest, Variant
+from service.artifacts import Manifest
+from service.device_cards import image_encoder_card, language_model_card, text_embeddings_card
 from service.engine.engine import Engine, EngineConfig
-from service.engine.language_model import DeviceConfig, LanguageModel
+from service.engine.language_model import LanguageModel
+from service.engine.router import EngineRouter
+from service.engine.runner_choice import load_language_model
+from service.engine.stateful_model import StatefulModel
 from service.errors import EngineError, ServiceError, StartupError
 from service.generation.availability import Availability
 from service.generation.generator import Generator, GeneratorConfig
+from service.generation.golden_check import (
+    EXACT_TOLERANCE,
+    TOLERANCE,
+    GoldenMismatch,
+    find_mismatch,
+    golden_engine_request,
+)
 from service.generation.warm_up import warm_up
-from service.host_limits import memory_limit_bytes, num_cores
-from service.prompt.detokenizer import Detokenizer
+from service.placement import (
+    Precisions,
+    image_encoder_properties,
+    kv_cache_bytes,
+    open_cache_dir,
+    place_engines,
+)
 from service.prompt.tokenizer import SentencePieceTokenizer
+from service.protocol.device_list import DeviceCard
 from service.server import Server, listen
 from service.settings import Settings
 from service.vision.decode import ImageLimits
@@ -31,34 +49,37 @@ from service.vision.worker import VisionWorker
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
-_KV_CACHE_SHARE = 4  # the default KV cache takes a quarter of the memory there is
 
 
 @dataclass(frozen=True, slots=True)
 class _Models:
     """What is loaded in the background and must be stopped."""
 
-    engine: Engine
+    router: EngineRouter
     vision: VisionWorker
     tokenizer: SentencePieceTokenizer
+    devices: tuple[DeviceCard, ...]  # an engine's in the place of the engine, then the others
 
     def stop(self) -> None:
-        self.engine.stop()
+        self.router.stop()
         self.vision.close()
 
 
 def run(settings: Settings, manifest: Manifest) -> None:
     """Listen at once, load in the background, serve until a signal.
 
-    `manifest` has been checked against the files. Raises StartupError if the port is taken or loading fails.
+    `manifest` has been checked against the files. Raises StartupError if the cache directory cannot be used,
+    the port is taken or loading fails.
     """
-    asyncio.run(_Service(settings, manifest).run())
+    cache_dir = open_cache_dir(settings.cache_dir, _files_digest(settings, manifest))
+    asyncio.run(_Service(settings, manifest, cache_dir).run())
 
 
 class _Service:
-    def __init__(self, settings: Settings, manifest: Manifest) -> None:
+    def __init__(self, settings: Settings, manifest: Manifest, cache_dir: Path | None = None) -> None:
         self._settings = settings
         self._manifest = manifest
+        self._cache_dir = cache_dir
         self._availability = Availability()
         self._models: _Models | None = None
         self._server = Server(
@@ -88,20 +109,16 @@ class _Service:
             raise EngineError("the engine has failed, see the log above; start the service anew")
 
     async def _load(self) -> None:
-        self._models = await asyncio.to_thread(_load_models, self._settings, self._manifest)
-        self._models.engine.start()
-        generator = Generator(
-            self._models.engine,
-            self._models.vision,
-            self._models.tokenizer,
-            _generator_config(self._settings, self._manifest),
-        )
-        answer = await warm_up(generator, self._manifest.golden)
-        _compare_with_golden(answer, self._settings, self._manifest, self._models.tokenizer)
-        self._availability.open(generator)
-        logger.info(
-            "ready: %s, %s on %s", self._manifest.model_id, self._settings.weights, self._settings.device
-        )
+        settings, manifest = self._settings, self._manifest
+        self._models = models = await asyncio.to_thread(_load_models, settings, manifest, self._cache_dir)
+        await _check_golden_answer(models, settings, manifest)
+        models.router.start()
+        config = _generator_config(settings, manifest, models.router)
+        for engine in models.router.engines:
+            await warm_up(Generator(engine, models.vision, models.tokenizer, config), manifest.golden)
+        generator = Generator(models.router, models.vision, models.tokenizer, config)
+        self._availability.open(generator, models.devices)
+        logger.info("ready: %s, %s on %s", manifest.model_id, settings.weights, ", ".join(settings.device))
 
     async def _watch(self) -> None:
         """Stop serving once the engine has failed: started anew, the process has a whole one."""
@@ -115,68 +132,69 @@ class _Service:
             self._server.should_exit = True
 
 
-def _load_models(settings: Settings, manifest: Manifest) -> _Models:
+def _load_models(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> _Models:
     variant, directory = manifest.variants[settings.weights], settings.model_dir
-    device = _device_config(settings)
-    language_model = LanguageModel(
-        directory / variant.language_model, directory / variant.text_embeddings, device
-    )
-    engine = Engine(language_model, _engine_config(settings, manifest, language_model))
-    encoder = VisionEncoder(
-        ov.Core(),
-        directory / variant.image_encoder,
-        settings.device,
-        _encoder_properties(settings, device),
-        manifest.model.image,
-    )
+    places = place_engines(settings.device, _precisions(settings), cache_dir)
+    language_models = [
+        load_language_model(
+            directory / variant.language_model, directory / variant.text_embeddings, place, settings.runner
+        )
+        for place in places
+    ]
+    engines = [
+        Engine(model, _engine_config(settings, manifest, model, place.device))
+        for model, place in zip(language_models, places, strict=True)
+    ]
+    encoder = _load_encoder(settings, manifest, cache_dir)
     tokenizer = SentencePieceTokenizer(directory / manifest.tokenizer, manifest.model.token_ids)
     vision = VisionWorker(encoder, cache=EmbeddingCache(settings.image_cache_size))
-    return _Models(engine, vision, tokenizer)
-
-
-def _device_config(settings: Settings) -> DeviceConfig:
-    cores = num_cores()
-    # OpenVINO counts the machine's cores; more threads than the container's share fight for it.
-    is_cut = settings.device == "CPU" and cores < (os.cpu_count() or 1)
-    logger.info("cores for inference: %d of %s", cores, os.cpu_count())
-    extra = {} if settings.cache_dir is None else {"CACHE_DIR": str(settings.cache_dir)}
-    if settings.inference_precision == "f32":
-        extra["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"  # it rounds activations to 8 bits, whatever the hint
-    return DeviceConfig(
-        device=settings.device,
-        kv_cache_precision=settings.kv_cache_precision,
-        inference_precision=settings.inference_precision or _default_precision(settings.device),
-        num_threads=cores if is_cut else None,
-        extra=extra,
+    _log_cache_use([*(model.compiled for model in language_models), encoder.compiled], cache_dir)
+    devices = (
+        *map(partial(language_model_card, settings.weights), places, language_models, engines),
+        image_encoder_card(settings.weights, _image_device(settings), encoder.compiled),
+        text_embeddings_card(settings.weights),
     )
+    return _Models(EngineRouter(engines), vision, tokenizer, devices)
 
 
-def _default_precision(device: str) -> str | None:
-    """docs/decisions/0008-precision.md: a CPU with bf16 instructions would use them unasked."""
-    return "f32" if device == "CPU" else None
+def _log_cache_use(compiled: list[ov.CompiledModel], cache_dir: Path | None) -> None:
+    if cache_dir is not None:
+        num_found = sum(bool(model.get_property("LOADED_FROM_CACHE")) for model in compiled)
+        logger.info("found compiled in the cache directory: %d of %d models", num_found, len(compiled))
 
 
-def _encoder_properties(settings: Settings, device: DeviceConfig) -> dict[str, object]:
-    properties: dict[str, object] = dict(device.extra)
-    if device.inference_precision is not None:
-        properties["INFERENCE_PRECISION_HINT"] = device.inference_precision
-    if device.num_threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = device.num_threads
-    return properties
-
-
-def _engine_config(settings: Settings, manifest: Manifest, language_model: LanguageModel) -> EngineConfig:
-    context = manifest.model.max_position_embeddings
-    budget: int | None = settings.kv_cache_size
-    if budget is None:
-        blocks = -(-context // language_model.block_size) * settings.max_num_seqs
-        budget = min(blocks * language_model.block_bytes, memory_limit_bytes() // _KV_CACHE_SHARE)
-    elif settings.device == "CPU" and budget > memory_limit_bytes():
+def _load_encoder(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> VisionEncoder:
+    device = _image_device(settings)
+    properties = image_encoder_properties(device, _precisions(settings), cache_dir)
+    path = settings.model_dir / manifest.variants[settings.weights].image_encoder
+    try:
+        return VisionEncoder(ov.Core(), path, device, properties, manifest.model.image)
+    except RuntimeError:  # OpenVINO's text names paths of the machine that built it
         raise StartupError(
-            f"MINICPMV_KV_CACHE_SIZE: {budget >> 20} MiB is more than this machine or container has "
-            f"({memory_limit_bytes() >> 20} MiB)"
-        )
-    logger.info("KV cache: %d MiB of %s", budget >> 20, settings.kv_cache_precision)
+            f"the image encoder does not compile for device {device} (devices here: "
+            f"{', '.join(ov.Core().available_devices)}): check MINICPMV_IMAGE_DEVICE or MINICPMV_DEVICE, the "
+            "inference precision and the model's files"
+        ) from None
+
+
+def _image_device(settings: Settings) -> str:
+    return settings.image_device or settings.device[0]
+
+
+def _precisions(settings: Settings) -> Precisions:
+    return Precisions(settings.kv_cache_precision, settings.inference_precision)
+
+
+def _engine_config(
+    settings: Settings, manifest: Manifest, model: LanguageModel | StatefulModel, device: str
+) -> EngineConfig:
+    context = manifest.model.max_position_embeddings
+    num_sequences = settings.max_num_seqs if model.is_paged else 1
+    most_bytes = -(-context // model.block_size) * num_sequences * model.block_bytes
+    budget = kv_cache_bytes(settings.device, device, settings.kv_cache_size, most_bytes)
+    if not model.is_paged:
+        logger.info("%s: stateful runner: one request at a time, no prefix cache", device)
+    logger.info("%s: KV cache of %d MiB, %s", device, budget >> 20, settings.kv_cache_precision)
     return EngineConfig(
         max_position_embeddings=context,
         eos_token_id=manifest.model.token_ids.eos,
@@ -187,12 +205,12 @@ def _engine_config(settings: Settings, manifest: Manifest, language_model: Langu
     )
 
 
-def _generator_config(settings: Settings, manifest: Manifest) -> GeneratorConfig:
+def _generator_config(settings: Settings, manifest: Manifest, router: EngineRouter) -> GeneratorConfig:
     return GeneratorConfig(
         image=manifest.model.image,
         token_ids=manifest.model.token_ids,
         vocab_size=manifest.model.vocab_size,
-        max_in_flight=settings.max_num_seqs + settings.max_queue,
+        max_in_flight=sum(engine.max_num_seqs for engine in router.engines) + settings.max_queue,
         max_images=settings.max_images,
         image_limits=ImageLimits(
             max_bytes=settings.max_image_bytes,
@@ -218,26 +236,49 @@ def _api_config(settings: Settings, manifest: Manifest) -> ApiConfig:
 
 def _fingerprint(settings: Settings, manifest: Manifest) -> str:
     """Changes with whatever may change a seeded answer."""
+    setup = (
+        ov.__version__,
+        settings.device,
+        _image_device(settings),
+        settings.runner,
+        settings.kv_cache_precision,
+        settings.inference_precision,
+    )
+    digest = hashlib.sha256(f"{_files_digest(settings, manifest)} {setup}".encode())
+    return f"fp_{digest.hexdigest()[:12]}"
+
+
+def _files_digest(settings: Settings, manifest: Manifest) -> str:
+    """One name for the content of all files the variant needs."""
     files = "".join(manifest.files[name].sha256 for name in manifest.variant_files(settings.weights))
-    setup = f"{ov.__version__} {settings.device} {settings.kv_cache_precision} {settings.inference_precision}"
-    return f"fp_{hashlib.sha256((files + setup).encode()).hexdigest()[:12]}"
+    return hashlib.sha256(files.encode()).hexdigest()[:16]
 
 
-def _compare_with_golden(
-    answer: str, settings: Settings, manifest: Manifest, tokenizer: SentencePieceTokenizer
-) -> None:
-    """Say whether the first answer is the artifact's; a device that computes nonsense shows here."""
-    variant: Variant = manifest.variants[settings.weights]
-    detokenizer = Detokenizer(tokenizer, manifest.model.token_ids)
-    expected = detokenizer.push(variant.golden_tokens) + detokenizer.flush()
-    if answer == expected:
-        logger.info("the golden answer is the artifact's")
-        return
-    # Reduced precision may change a token; with f32 throughout it must not.
+async def _check_golden_answer(models: _Models, settings: Settings, manifest: Manifest) -> None:
+    """Hold every engine against the artifact's tokens; a device that computes nonsense shows here."""
+    expected = manifest.variants[settings.weights].golden_tokens
     exact = settings.inference_precision == settings.kv_cache_precision == "f32"
-    logger.log(
-        logging.WARNING if exact else logging.DEBUG,
-        "the golden answer differs from the artifact's, made with f32 inference and cache",
+    request = await golden_engine_request(manifest.golden, manifest.model, models.vision, models.tokenizer)
+    for engine, card in zip(models.router.engines, models.devices, strict=False):
+        scores = await asyncio.to_thread(engine.score, request, expected)
+        mismatch = find_mismatch(scores, EXACT_TOLERANCE if exact else TOLERANCE)
+        if mismatch is None:
+            logger.info("%s: the golden answer is the artifact's", card.id)
+            continue
+        fault = _describe(mismatch, card, len(expected))
+        if not settings.allow_golden_mismatch:
+            raise StartupError(f"{fault}; MINICPMV_ALLOW_GOLDEN_MISMATCH=true serves nevertheless")
+        logger.warning("%s; serving nevertheless, as MINICPMV_ALLOW_GOLDEN_MISMATCH says", fault)
+
+
+def _describe(mismatch: GoldenMismatch, card: DeviceCard, num_tokens: int) -> str:
+    score = mismatch.score
+    return (
+        f"{card.id} with {card.weights} weights (inference {card.inference_precision}, KV cache "
+        f"{card.kv_cache_precision}) does not give the artifact's golden answer: token "
+        f"{mismatch.position + 1} of {num_tokens} is {score.best_id} instead of {score.token_id}, by "
+        f"{score.gap:.2f} standard deviations of the logits. A file is damaged (export or copy the model "
+        "again), or the device computes wrong (try MINICPMV_INFERENCE_PRECISION=f32)"
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -18,6 +19,7 @@ EMBEDDED_MODEL_DIR = Path(__file__).parent / "embedded_model"
 MIN_API_KEY_LENGTH = 16
 
 _MIB = 1 << 20
+_DEVICE = re.compile(r"[A-Z][A-Z0-9_]*(\.[0-9]+)?")
 
 
 class Settings(BaseSettings):
@@ -29,7 +31,15 @@ class Settings(BaseSettings):
         EMBEDDED_MODEL_DIR, description="directory written by `python -m convert export`; default: embedded"
     )
     weights: WeightFormat = Field("int8", description="weight format: fp16, int8 or int4")
-    device: str = Field("CPU", pattern=r"^[A-Za-z0-9_.:,()]+$", description="OpenVINO device")
+    device: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("CPU",), description="comma-separated OpenVINO devices, an engine on each, e.g. GPU.0,GPU.1"
+    )
+    image_device: str | None = Field(
+        None, description="OpenVINO device of the image encoder; default: the first of DEVICE"
+    )
+    runner: Literal["auto", "paged", "stateful"] = Field(
+        "auto", description="paged: many requests at once; stateful: one by one; auto: paged if a device can"
+    )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 in a container")
     port: int = Field(8000, ge=1, le=65535, description="TCP port to listen on")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -47,13 +57,15 @@ class Settings(BaseSettings):
         description="arithmetic of the models; default: f32 on CPU, else the device's own; f32: exact runs",
     )
     kv_cache_size: ByteSize | None = Field(
-        None, gt=0, description="memory for the KV cache, e.g. 2GiB; default: a share of the memory limit"
+        None,
+        gt=0,
+        description="memory for the KV cache on each device, e.g. 2GiB; default: a share of the memory limit",
     )
     image_cache_size: ByteSize = Field(
         ByteSize(256 * _MIB), ge=0, description="memory for encoded image slices that may come again; 0: none"
     )
     max_num_seqs: int = Field(
-        32, ge=1, le=1024, description="answers and beams that are generated at the same time"
+        32, ge=1, le=1024, description="answers and beams an engine generates at the same time"
     )
     max_num_batched_tokens: int = Field(512, ge=1, le=65536, description="tokens computed in one step")
     enable_prefix_caching: bool = Field(
@@ -73,11 +85,16 @@ class Settings(BaseSettings):
     ping_interval: float = Field(15.0, gt=0, le=3600, description="seconds between pings of a silent stream")
     drain_timeout: float = Field(30.0, ge=0, le=86400, description="seconds running answers get on SIGTERM")
     cache_dir: Path | None = Field(
-        None, description="directory where compiled models are kept between starts"
+        None,
+        description="directory of the service's own where compiled models are kept between starts; "
+        "default: none are",
+    )
+    allow_golden_mismatch: bool = Field(
+        False, description="whether to serve on a device whose golden answer is not the artifact's"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log threshold")
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("device", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else value
@@ -89,10 +106,36 @@ class Settings(BaseSettings):
             raise ValueError(f"a key needs at least {MIN_API_KEY_LENGTH} characters")
         return keys
 
+    @field_validator("device")
+    @classmethod
+    def _devices(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
+        if not devices:
+            raise ValueError("name at least one device")
+        return tuple(_checked_device(device) for device in devices)
+
+    @field_validator("image_device")
+    @classmethod
+    def _image_device(cls, device: str | None) -> str | None:
+        return None if device is None else _checked_device(device)
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+
+def _checked_device(device: str) -> str:
+    """docs/decisions/0012-devices.md"""
+    if device.split(".")[0] == "NPU":
+        raise ValueError(
+            "an NPU runs graphs of fixed shapes only, and prompts and images have any size: set CPU or GPU"
+        )
+    if _DEVICE.fullmatch(device) is None:
+        raise ValueError(
+            "a device is named like CPU, GPU or GPU.1, several are separated by commas; "
+            "combinations (HETERO:, MULTI:, AUTO:) are not taken"
+        )
+    return device
 
 
 class _Parser(argparse.ArgumentParser):
@@ -173,4 +216,6 @@ def _help(name: str, field: FieldInfo) -> str:
 
 
 def _readable(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(default)
     return default.human_readable() if isinstance(default, ByteSize) else str(default)

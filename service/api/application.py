@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import chat, health, models
+from service.api import chat, devices, health, models
 from service.api.auth import Authentication
 from service.api.body_limit import BodyLimit
 from service.api.deps import ApiConfig
@@ -29,7 +29,7 @@ def create_api(config: ApiConfig, availability: Availability) -> FastAPI:
     )
     app.state.config = config
     app.state.availability = availability
-    for router in (chat.router, models.router, health.router):
+    for router in (chat.router, models.router, devices.router, health.router):
         app.include_router(router)
     add_error_handlers(app)
     # The last one added is the outermost.

@@ -6,12 +6,12 @@ equal digests mean equal prompts up to the block's end.
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.token_events import ImageSpan
+from service.engine.token_events import EngineRequest, ImageSpan
 
 _DIGEST_SIZE = 32
 _IMAGE_SLOTS = struct.Struct("<III32s")  # first slot's place in block and span, how many, span digest
@@ -42,3 +42,16 @@ def block_digest(
         end = min(begin + len(token_ids), span.start + len(span.embeddings))
         block.update(_IMAGE_SLOTS.pack(first - begin, first - span.start, end - first, span.digest))
     return block.digest()
+
+
+def prompt_digests(request: EngineRequest, block_size: int) -> Iterator[bytes]:
+    """Digests of the full blocks of a prompt that a cache can spare: its last token is always computed.
+
+    The same as Sequence.block_digest's, of a request that is no sequence (yet).
+    """
+    digest = root_digest(request.cache_salt)
+    for begin in range(0, (len(request.token_ids) - 1) // block_size * block_size, block_size):
+        end = begin + block_size
+        spans = [s for s in request.image_spans if s.start < end and begin < s.start + len(s.embeddings)]
+        digest = block_digest(digest, request.token_ids[begin:end], begin, spans)
+        yield digest

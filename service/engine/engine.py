@@ -7,10 +7,12 @@ which an idle engine sleeps; all events of one step come back in a single call_s
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from service.engine.answer_score import TokenScore, score_answer
+from service.engine.block_digest import prompt_digests
 from service.engine.block_manager import BlockManager
 from service.engine.scheduler import PrefixCaching, Scheduler, min_batched_tokens
 from service.engine.step_loop import EngineStats, Runner, StepLoop
@@ -34,8 +36,13 @@ class EngineConfig:
     enable_prefix_caching: bool = True  # requests share the KV blocks of equal beginnings
 
 
-class PagedModel(Protocol):
-    """What the engine needs of a model: LanguageModel, or a script in tests."""
+class EngineModel(Protocol):
+    """What the engine needs of a model: LanguageModel, StatefulModel, or a script in tests."""
+
+    @property
+    def is_paged(self) -> bool:
+        """Whether sequences run side by side and share blocks; if not, they take turns and share nothing."""
+        ...
 
     @property
     def block_size(self) -> int: ...
@@ -59,22 +66,28 @@ class _Abort:
 class Engine:
     """One model, one KV cache, one thread. stream() belongs to the event loop, the rest to any thread."""
 
-    def __init__(self, language_model: PagedModel, config: EngineConfig) -> None:
+    def __init__(self, language_model: EngineModel, config: EngineConfig) -> None:
         """Allocate the KV cache. Raises StartupError if it holds not one block, or the sizes contradict."""
+        if not language_model.is_paged:
+            config = replace(config, max_num_seqs=1, enable_prefix_caching=False)
         _check_sizes(config, language_model)
         num_blocks = config.kv_cache_bytes // language_model.block_bytes
         self.max_model_len = min(config.max_position_embeddings, num_blocks * language_model.block_size)
-        self.max_num_seqs = config.max_num_seqs
         self._num_blocks, self._block_size = num_blocks, language_model.block_size
         self._hidden_size = language_model.hidden_size
         self._vocab_size = language_model.vocab_size
-        block_manager = BlockManager(num_blocks, language_model.block_size)
+        self.max_num_seqs = config.max_num_seqs
+        self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._block_manager = BlockManager(num_blocks, language_model.block_size)
         caching: PrefixCaching = "off"
         if config.enable_prefix_caching:  # docs/decisions/0009-prefix-cache.md
             caching = "prefilled" if language_model.quantises_kv_cache else "all"
+        self._runner = language_model.new_runner(
+            num_blocks, config.max_num_seqs, config.max_num_batched_tokens
+        )
         self._step_loop = StepLoop(
-            language_model.new_runner(num_blocks, config.max_num_seqs, config.max_num_batched_tokens),
-            Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens, caching),
+            self._runner,
+            Scheduler(self._block_manager, config.max_num_seqs, config.max_num_batched_tokens, caching),
             self._vocab_size,
             config.eos_token_id,
         )
@@ -91,6 +104,33 @@ class Engine:
     def is_healthy(self) -> bool:
         """Whether requests are accepted: started, not stopped, no step has failed."""
         return self._state == "running"
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests submitted and not ended, as of now."""
+        with self._condition:
+            return len(self._unfinished)
+
+    def num_cached_tokens(self, request: EngineRequest) -> int:
+        """How much of the prompt the prefix cache holds right now: a hint, a step later it may be gone.
+
+        For any thread, without a lock that would wait for a step: BlockManager.find only asks a dict for one
+        digest after another, each at once, and the blocks it finds are counted here and not used.
+        """
+        block_size = self._block_manager.block_size
+        return len(self._block_manager.find(prompt_digests(request, block_size))) * block_size
+
+    def score(self, request: EngineRequest, answer: Sequence[int]) -> tuple[TokenScore, ...]:
+        """How the model would have chosen at each token of `answer` to `request`; before start() only.
+
+        Writes into blocks that nobody owns and nobody will find. Raises what stream() does where the two do
+        not fit.
+        """
+        assert self._state == "new", "from then on, the runner belongs to the thread"
+        self._check(request, len(answer))
+        return score_answer(
+            self._runner, self._block_manager.block_size, self._max_num_batched_tokens, request, answer
+        )
 
     def start(self) -> None:
         """Start the thread; once."""
@@ -139,7 +179,7 @@ class Engine:
         Closing the iterator early aborts the request (wrap it in contextlib.aclosing). The first step of the
         iteration raises NotReadyError, InvalidValueError or ContextLengthError if the request is refused.
         """
-        self._check(request)
+        self._check(request, request.sampling.max_tokens)
         events: asyncio.Queue[TokenEvent] = asyncio.Queue()
         self._submit(request, events)
         try:
@@ -152,9 +192,8 @@ class Engine:
             del self._streams[request.request_id]
             self.abort(request.request_id)
 
-    def _check(self, request: EngineRequest) -> None:
-        num_prompt, max_tokens = len(request.token_ids), request.sampling.max_tokens
-        num_seqs = request.sampling.num_seqs
+    def _check(self, request: EngineRequest, max_tokens: int) -> None:
+        num_prompt, num_seqs = len(request.token_ids), request.sampling.num_seqs
         if num_prompt == 0:
             raise InvalidValueError("the prompt is empty", "messages")
         if max_tokens < 1:
@@ -258,7 +297,7 @@ class Engine:
                 stream.put_nowait(event)
 
 
-def _check_sizes(config: EngineConfig, model: PagedModel) -> None:
+def _check_sizes(config: EngineConfig, model: EngineModel) -> None:
     if config.kv_cache_bytes < model.block_bytes:
         raise StartupError(
             f"a KV cache of {config.kv_cache_bytes} bytes holds not one block of {model.block_bytes} bytes: "

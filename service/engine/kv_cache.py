@@ -8,6 +8,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from service.errors import StartupError
+
 _KEY, _VALUE = "key_cache.", "value_cache."
 _ALIGNMENT_BYTES = 64  # a cache line
 
@@ -47,12 +49,14 @@ def read_layout(compiled: ov.CompiledModel) -> KVCacheLayout:
     """The layout the plug-in chose, from the compiled model's inputs.
 
     The block size is the value cache's token axis, [blocks, heads, block_size, head_dim + scales]: keys may
-    be laid out or quantised along their tokens.
+    be laid out or quantised along their tokens. Raises StartupError if the plug-in leaves it open.
     """
     ports = []
     for port in compiled.inputs:
         name = port.any_name
         if name.startswith((_KEY, _VALUE)):
+            if any(axis.is_dynamic for axis in list(port.partial_shape)[1:]):
+                raise StartupError("the device does not say how it lays out paged keys and values")
             shape = tuple(axis.get_length() for axis in list(port.partial_shape)[1:])
             ports.append(CachePort(name, shape, port.element_type))
     assert ports, "the model was not transformed to paged attention"

@@ -1,7 +1,7 @@
 """Loads language model and text embeddings onto a device, for paged attention; runs nothing itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import openvino as ov
@@ -20,12 +20,15 @@ class DeviceConfig:
     device: str = "CPU"
     kv_cache_precision: str = "u8"
     inference_precision: str | None = None  # None: the plug-in's default; "f32" for exact runs
-    num_threads: int | None = None  # None: the plug-in's default
+    num_threads: int | None = None  # of what runs on the CPU; None: the plug-in's default
+    cache_dir: Path | None = None  # where compiled models are kept between starts
     extra: Mapping[str, str] = field(default_factory=dict)  # further properties, applied last
 
 
 class LanguageModel:
     """The compiled models and what their shapes say. Makes runners; holds no cache."""
+
+    is_paged = True
 
     def __init__(
         self, language_model: Path, text_embeddings: Path, config: DeviceConfig | None = None
@@ -37,13 +40,14 @@ class LanguageModel:
         config = config or DeviceConfig()
         core = ov.Core()
         model = core.read_model(language_model)
-        gather_sampled_tokens(model)
-        paged_attention_transformation(model)
-        self._language_model = _compile(core, model, config.device, _properties(config))
-        # A table look-up needs no accelerator, and its rows must meet the image's in host memory.
-        table = core.read_model(text_embeddings)
-        self._text_embeddings = _compile(core, table, "CPU", _text_properties(config))
-        self._layout = read_layout(self._language_model)
+        to_paged_attention(model)
+        self._text_embeddings = compile_text_embeddings(core, text_embeddings, config)
+        if config.device == "CPU":
+            # OpenVINO 2026.4's CPU plug-in writes blobs of paged attention that it then cannot read: they
+            # would cost their size on the disk at every start, for nothing.
+            config = replace(config, cache_dir=None)
+        self.compiled = compile_language_model(core, model, config)
+        self._layout = read_layout(self.compiled)
 
     @property
     def block_size(self) -> int:
@@ -66,14 +70,18 @@ class LanguageModel:
 
     @property
     def vocab_size(self) -> int:
-        return int(self._language_model.output(0).partial_shape[-1].get_length())
+        return int(self.compiled.output(0).partial_shape[-1].get_length())
 
     def new_runner(self, num_blocks: int, max_num_seqs: int, max_num_batched_tokens: int) -> ModelRunner:
         """A runner with a KV cache of its own."""
         cache = KVCache(self._layout, num_blocks)
-        return ModelRunner(
-            self._language_model, self._text_embeddings, cache, max_num_seqs, max_num_batched_tokens
-        )
+        return ModelRunner(self.compiled, self._text_embeddings, cache, max_num_seqs, max_num_batched_tokens)
+
+
+def to_paged_attention(model: ov.Model) -> None:
+    """From the stateful graph to one over paged attention, with logits of sampled tokens only; in place."""
+    gather_sampled_tokens(model)
+    paged_attention_transformation(model)
 
 
 def gather_sampled_tokens(model: ov.Model) -> None:
@@ -92,6 +100,17 @@ def gather_sampled_tokens(model: ov.Model) -> None:
     model.add_parameters([indices])
 
 
+def compile_language_model(core: ov.Core, model: ov.Model, config: DeviceConfig) -> ov.CompiledModel:
+    """Compile for `config`; raises StartupError if the device is unknown or refuses the precision."""
+    return _compile(core, model, config.device, _properties(config))
+
+
+def compile_text_embeddings(core: ov.Core, path: Path, config: DeviceConfig) -> ov.CompiledModel:
+    """On the CPU always: a table look-up needs no accelerator, and its rows must meet the image's in host
+    memory."""
+    return _compile(core, core.read_model(path), "CPU", _text_properties(config))
+
+
 def _properties(config: DeviceConfig) -> dict[str, str | int]:
     properties: dict[str, str | int] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -100,9 +119,9 @@ def _properties(config: DeviceConfig) -> dict[str, str | int]:
     }
     if config.inference_precision is not None:
         properties["INFERENCE_PRECISION_HINT"] = config.inference_precision
-    if config.num_threads is not None:
+    if config.num_threads is not None and config.device in ("CPU", "AUTO"):
         properties["INFERENCE_NUM_THREADS"] = config.num_threads
-    return properties | dict(config.extra)
+    return properties | _cache_property(config) | dict(config.extra)
 
 
 def _text_properties(config: DeviceConfig) -> dict[str, str | int]:
@@ -110,7 +129,11 @@ def _text_properties(config: DeviceConfig) -> dict[str, str | int]:
     properties: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
     if config.num_threads is not None:
         properties["INFERENCE_NUM_THREADS"] = config.num_threads
-    return properties
+    return properties | _cache_property(config)
+
+
+def _cache_property(config: DeviceConfig) -> dict[str, str]:
+    return {} if config.cache_dir is None else {"CACHE_DIR": str(config.cache_dir)}
 
 
 def _compile(
@@ -119,7 +142,7 @@ def _compile(
     try:
         return core.compile_model(model, device, dict(properties))
     except RuntimeError:  # OpenVINO's text names paths of the machine that built it
-        listed = ", ".join(f"{name}={value}" for name, value in properties.items())
+        listed = ", ".join(f"{name}={value}" for name, value in properties.items() if name != "CACHE_DIR")
         have = ", ".join(core.available_devices)
         raise StartupError(
             f"the model does not compile for device {device} with {listed or 'its defaults'} "

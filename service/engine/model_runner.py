@@ -114,11 +114,11 @@ class ModelRunner:
         inputs_embeds[:] = self._text_request.get_output_tensor(0).data[0]
         begin = 0
         for chunk in batch.chunks:
-            _place_images(chunk, inputs_embeds[begin : begin + len(chunk.token_ids)])
+            place_images(chunk, inputs_embeds[begin : begin + len(chunk.token_ids)])
             begin += len(chunk.token_ids)
 
 
-def _place_images(chunk: ScheduledChunk, rows: NDArray[np.float32]) -> None:
+def place_images(chunk: ScheduledChunk, rows: NDArray[np.float32]) -> None:
     """Copy what lies inside the chunk of every span into its rows [num_new_tokens, hidden_size]."""
     for span in chunk.image_spans:
         start = span.start - chunk.past_len  # the first slot's row; negative if an earlier chunk had it

@@ -4,6 +4,7 @@ from typing import Literal
 
 from service.errors import NotReadyError
 from service.generation.generator import Generator
+from service.protocol.device_list import DeviceCard
 
 State = Literal["loading", "ready", "draining", "failed"]
 
@@ -20,6 +21,7 @@ class Availability:
     def __init__(self) -> None:
         self._state: State = "loading"
         self._generator: Generator | None = None
+        self.devices: tuple[DeviceCard, ...] = ()  # what runs where, once ready
 
     @property
     def state(self) -> State:
@@ -27,10 +29,10 @@ class Availability:
             return "failed"
         return self._state
 
-    def open(self, generator: Generator) -> None:
+    def open(self, generator: Generator, devices: tuple[DeviceCard, ...] = ()) -> None:
         """Take requests from now on; no effect once draining."""
         if self._state == "loading":
-            self._generator, self._state = generator, "ready"
+            self._generator, self._state, self.devices = generator, "ready", devices
 
     def begin_drain(self) -> None:
         """Refuse new requests; those under way go on."""

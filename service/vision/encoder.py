@@ -33,8 +33,8 @@ class VisionEncoder:
     ) -> None:
         self._image_config = image_config
         self._max_batch_patches = max_batch_patches
-        compiled = core.compile_model(str(model_path), device, dict(properties))
-        self._request = compiled.create_infer_request()
+        self.compiled = core.compile_model(str(model_path), device, dict(properties))
+        self._request = self.compiled.create_infer_request()
 
     def plan_batches(self, slices: Sequence[NDArray[np.uint8]]) -> list[tuple[int, ...]]:
         """Indices of slices of one size each: max_batch_patches patches at most, one slice at least."""

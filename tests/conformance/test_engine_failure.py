@@ -38,7 +38,7 @@ async def test_a_failed_engine_answers_and_ends_the_service(caplog: pytest.LogCa
             raise RuntimeError("a secret of the device")
 
         assert service._models is not None
-        service._models.engine._step_loop._runner.run = fail  # type: ignore[assignment, method-assign]
+        service._models.router.engines[0]._step_loop._runner.run = fail  # type: ignore[assignment, method-assign]
         reply = await client.post(CHAT, json=ask())
         assert reply.status_code == 500
         assert "secret" not in reply.text

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 from PIL import Image, ImageDraw
 
 from service.artifacts import WEIGHT_FORMATS, WeightFormat, read_manifest
+from tests.golden_check import PRECISIONS, RUNNERS, pass_the_golden_check
 from tests.live_server import LiveServer
 
 EXACT = {"inference_precision": "f32", "kv_cache_precision": "f32"}
@@ -159,6 +160,16 @@ def test_every_variant_is_served(tiny_artifacts: Path, weights: WeightFormat) ->
         answer = _alone(client, CONVERSATIONS[4])
     assert answer.usage.completion_tokens > 0
     assert answer.choices[0].finish_reason in {"stop", "length"}
+
+
+@pytest.mark.parametrize("weights", WEIGHT_FORMATS)
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(("inference", "kv_cache"), PRECISIONS)
+async def test_every_variant_passes_the_golden_check(
+    tiny_artifacts: Path, weights: WeightFormat, runner: str, inference: str, kv_cache: str
+) -> None:
+    precisions = {"inference_precision": inference, "kv_cache_precision": kv_cache}
+    await pass_the_golden_check(tiny_artifacts, weights=weights, runner=runner, **precisions)
 
 
 @pytest.mark.parametrize("weights", WEIGHT_FORMATS)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.engine.block_manager import BlockManager
-from service.engine.engine import Engine, EngineConfig
+from service.engine.engine import Engine, EngineConfig, EngineModel
 from service.engine.language_model import DeviceConfig, LanguageModel
 from service.engine.sampler import Sampler, SamplerState
 from service.engine.sampling_params import BeamSearchParams, SamplingParams
@@ -63,7 +63,7 @@ async def answer(engine: Engine, request: EngineRequest) -> list[int]:
 
 
 def new_engine(
-    model: LanguageModel, num_blocks: int, max_num_seqs: int, budget: int, caching: bool = True
+    model: EngineModel, num_blocks: int, max_num_seqs: int, budget: int, caching: bool = True
 ) -> Engine:
     config = EngineConfig(
         max_position_embeddings=4096,

@@ -44,6 +44,32 @@ def test_quota_of_version_1(tmp_path: Path) -> None:
     assert num_cores(tmp_path) == CORES
 
 
+def test_the_groups_a_process_is_in_count_up_to_the_root(tmp_path: Path) -> None:
+    membership = tmp_path / "membership"
+    membership.write_text("5:cpu,cpuacct:/outer/inner\n4:memory:/outer\n0::/system.slice/minicpmv.service\n")
+    machine = memory_limit_bytes(tmp_path, membership)
+    for folder in ("system.slice/minicpmv.service", "cpu/outer/inner", "memory/outer"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "system.slice" / "minicpmv.service" / "memory.max").write_text("max\n")
+    (tmp_path / "system.slice" / "memory.max").write_text("2097152\n")
+    assert memory_limit_bytes(tmp_path, membership) == 2 << 20 < machine
+    (tmp_path / "memory" / "outer" / "memory.limit_in_bytes").write_text("1048576\n")
+    assert memory_limit_bytes(tmp_path, membership) == 1 << 20
+    assert num_cores(tmp_path, membership) == CORES
+    (tmp_path / "cpu" / "outer" / "cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu" / "outer" / "cpu.cfs_period_us").write_text("100000\n")
+    assert num_cores(tmp_path, membership) == 1
+    (tmp_path / "cpu" / "outer" / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "system.slice" / "cpu.max").write_text("100000 100000\n")
+    assert num_cores(tmp_path, membership) == 1
+
+
+def test_groups_outside_of_what_is_mounted_are_left_out(tmp_path: Path) -> None:
+    membership = tmp_path / "membership"
+    membership.write_text("0::/../../other\nnonsense\n")
+    assert num_cores(tmp_path, membership) == CORES
+
+
 @pytest.mark.parametrize("name", ["memory_DOT_max", "memory__memory_DOT_limit_in_bytes"])
 def test_memory(tmp_path: Path, name: str) -> None:
     machine = memory_limit_bytes(tmp_path)

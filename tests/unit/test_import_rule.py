@@ -25,7 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     "engine": _CONTRACT,
     "generation": _GENERATION,
     "api": {"errors", "metrics", "protocol", "generation"},
-    "app": _GENERATION | {"api", "generation", "settings", "host_limits", "server"},
+    "placement": {"errors", "engine", "host_limits"},
+    "device_cards": {"engine", "protocol"},
+    "app": _GENERATION
+    | {"api", "generation", "settings", "host_limits", "server", "placement", "device_cards"},
     "openapi": {"api", "generation"},
     "__main__": {"errors", "artifacts", "settings", "app", "server"},
 }

@@ -21,7 +21,7 @@ def _read(monkeypatch: pytest.MonkeyPatch, *arguments: str, **variables: str) ->
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _read(monkeypatch)
     assert settings.model_dir == EMBEDDED_MODEL_DIR
-    assert (settings.weights, settings.device, settings.kv_cache_precision) == ("int8", "CPU", "u8")
+    assert (settings.weights, settings.device, settings.kv_cache_precision) == ("int8", ("CPU",), "u8")
     assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
     assert settings.image_cache_size == 256 << 20
 
@@ -32,6 +32,8 @@ def test_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert settings.port == 9001, "a flag wins"
     assert (settings.weights, settings.kv_cache_size, settings.log_level) == ("int4", 2 << 30, "info")
+    assert _read(monkeypatch, device="GPU.0, GPU.1,CPU").device == ("GPU.0", "GPU.1", "CPU")
+    assert _read(monkeypatch, "--image-device=GPU").image_device == "GPU"
     assert _read(monkeypatch, "--max-num-seqs=7").max_num_seqs == 7
     assert _read(monkeypatch, image_cache_size="0").image_cache_size == 0, "turned off"
     assert _read(monkeypatch, inference_precision="").inference_precision is None, "empty means unset"
@@ -57,6 +59,15 @@ def test_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ([], {"api_keys": "short"}, "MINICPMV_API_KEYS"),
         ([], {"api_keys_file": "/nowhere/at/all"}, "MINICPMV_API_KEYS_FILE"),
         ([], {"ping_interval": "nan"}, "MINICPMV_PING_INTERVAL"),
+        ([], {"device": "NPU"}, "MINICPMV_DEVICE: an NPU"),
+        ([], {"device": "CPU,NPU.0"}, "set CPU or GPU"),
+        ([], {"device": "HETERO:GPU,CPU"}, "MINICPMV_DEVICE"),
+        ([], {"device": "cpu"}, "MINICPMV_DEVICE"),
+        ([], {"device": ","}, "MINICPMV_DEVICE"),
+        ([], {"image_device": "NPU"}, "MINICPMV_IMAGE_DEVICE: an NPU"),
+        ([], {"image_device": "CPU,GPU"}, "MINICPMV_IMAGE_DEVICE"),
+        (["--device", "NPU"], {}, "--device"),
+        ([], {"runner": "fast"}, "MINICPMV_RUNNER"),
         ([], {"modell_dir": "x"}, "MINICPMV_MODELL_DIR"),
         (["--port", "x"], {}, "--port"),
         (["--max-queue", "-1"], {}, "--max-queue"),

@@ -118,6 +118,7 @@ class ScriptedModel:
     block_bytes = 10
     hidden_size = 8
     quantises_kv_cache = False
+    is_paged = True
 
     def __init__(self, vocab_size: int = VOCAB_SIZE) -> None:
         self.vocab_size = vocab_size  # ids beyond VOCAB_SIZE are never likely
