@@ -35,7 +35,19 @@ class VisionBlock(nn.Module):
         n, t, _ = x.shape
         q, k, v = self.attn["qkv"](self.norm1(x)).reshape(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         x = x + self.attn["proj"](attend(q, k, v, bias).transpose(1, 2).flatten(2))
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        result: Tensor = x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return result
+
+
+class PatchEmbed(nn.Module):
+    """The convolution that makes patches, as one matrix product."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch, stride=patch)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VisionTower(nn.Module):
@@ -46,8 +58,7 @@ class VisionTower(nn.Module):
         vision = config.vision
         self.side = vision.table_side
         self.pos_embed = nn.Parameter(torch.zeros(1, self.side**2, vision.hidden_size))
-        conv = nn.Conv2d(3, vision.hidden_size, vision.patch_size, stride=vision.patch_size)
-        self.patch_embed = nn.ModuleDict({"proj": conv})
+        self.patch_embed = PatchEmbed(vision.hidden_size, vision.patch_size)
         self.blocks = nn.ModuleList(
             VisionBlock(vision.hidden_size, vision.num_attention_heads, vision.intermediate_size)
             for _ in range(vision.num_hidden_layers)
@@ -56,13 +67,13 @@ class VisionTower(nn.Module):
 
     def forward(self, patches: Tensor, grids: list[Grid], bias: Tensor) -> Tensor:
         """f32 [n, t, 3 * patch * patch], a mask f32 [n, 1, 1, t] -> [n, t, width]."""
-        conv = self.patch_embed["proj"]
-        x = F.linear(patches, conv.weight.flatten(1), conv.bias)
+        x = self.patch_embed(patches)
         tables = torch.stack([_resizing(self.side, grid, patches.shape[1]) for grid in grids])
         x = x + tables @ self.pos_embed[0]
         for block in self.blocks:
             x = block(x, bias)
-        return self.norm(x)
+        result: Tensor = self.norm(x)
+        return result
 
 
 class ResamplerAttention(nn.Module):
@@ -102,7 +113,8 @@ class Resampler(nn.Module):
             for x, w, b in ((queries, wq, bq), (keys, wk, bk), (values, wv, bv))
         )
         merged = self.attn.out_proj(attend(q, k, v, bias).transpose(1, 2).flatten(2))
-        return self.ln_post(merged) @ self.proj
+        result: Tensor = self.ln_post(merged) @ self.proj
+        return result
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
@@ -151,7 +163,18 @@ class DecoderLayer(nn.Module):
         x = x + self.self_attn["o_proj"](attended.transpose(1, 2).flatten(2)) * self.scale
         normed = self.post_attention_layernorm(x)
         gated = F.silu(self.mlp["gate_proj"](normed)) * self.mlp["up_proj"](normed)
-        return x + self.mlp["down_proj"](gated) * self.scale
+        result: Tensor = x + self.mlp["down_proj"](gated) * self.scale
+        return result
+
+
+class Decoder(nn.Module):
+    """What the checkpoint calls llm.model."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class LanguageModel(nn.Module):
@@ -160,15 +183,12 @@ class LanguageModel(nn.Module):
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.config = config
-        embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
-        norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
-        self.model = nn.ModuleDict({"embed_tokens": embed_tokens, "layers": layers, "norm": norm})
+        self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """i64 [...] -> [..., hidden], scaled."""
-        embedded: Tensor = self.model["embed_tokens"](token_ids) * self.config.scale_emb
+        embedded: Tensor = self.model.embed_tokens(token_ids) * self.config.scale_emb
         return embedded
 
     def forward(self, embeddings: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,11 +198,11 @@ class LanguageModel(nn.Module):
         cosine, sine = _rotary(length, self.config.head_dim, self.config.rope_theta)
         bias = torch.full((length, length), _HIDDEN).triu(1)
         x = middle = embeddings
-        for number, layer in enumerate(self.model["layers"]):
+        for number, layer in enumerate(self.model.layers):
             x = layer(x, cosine, sine, bias)
-            if number == len(self.model["layers"]) // 2:
+            if number == len(self.model.layers) // 2:
                 middle = x
-        logits: Tensor = self.lm_head(self.model["norm"](x[chosen])) / self.config.logits_scaling
+        logits: Tensor = self.lm_head(self.model.norm(x[chosen])) / self.config.logits_scaling
         return logits, middle
 
 
@@ -221,18 +241,16 @@ def initialise(network: Network, seed: int, query_span: float) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     with torch.no_grad():
-        for layer in network.llm.model["layers"]:
-            layer.self_attn["o_proj"].weight.mul_(0.5)
-            layer.mlp["down_proj"].weight.mul_(0.5)
-        for block in network.vpm.blocks:
-            block.attn["proj"].weight.mul_(0.5)
-            block.mlp["fc2"].weight.mul_(0.5)
-        conv = network.vpm.patch_embed["proj"]
+        for name, parameter in network.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")):
+                parameter.mul_(0.5)  # every branch adds little at first
+        conv = network.vpm.patch_embed.proj
         nn.init.normal_(conv.weight, std=1 / math.sqrt(conv.weight[0].numel()))
-        nn.init.zeros_(conv.bias)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
         nn.init.normal_(network.vpm.pos_embed, std=0.3)
-        network.vpm.pos_embed += _place_waves(network.vpm.side, network.vpm.pos_embed.shape[-1])
-        nn.init.normal_(network.llm.model["embed_tokens"].weight, std=0.04)
+        network.vpm.pos_embed.add_(_place_waves(network.vpm.side, network.vpm.pos_embed.shape[-1]))
+        nn.init.normal_(network.llm.model.embed_tokens.weight, std=0.04)
         network.llm.lm_head.weight.mul_(0.5)
         _initialise_resampler(network.resampler, query_span)
 
@@ -274,7 +292,8 @@ def _place_waves(side: int, width: int) -> Tensor:
     grid = torch.cat([waves[None].expand(side, -1, -1), waves[:, None].expand(-1, side, -1)], dim=-1)
     flat = grid.flatten(0, 1)
     mixing = torch.randn(flat.shape[-1], width) / math.sqrt(flat.shape[-1])
-    return 0.5 * flat @ mixing
+    result: Tensor = 0.5 * flat @ mixing
+    return result
 
 
 @cache

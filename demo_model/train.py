@@ -134,7 +134,7 @@ class Trainer:
                     loss = self._eye_loss(batch, meter)
                 else:
                     loss = self._conversation_loss(batch, meter, stage.eye_weight)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             parameters = [
                 p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]
             ]
@@ -151,6 +151,7 @@ class Trainer:
 
     def _eye_loss(self, batch: SliceBatch, meter: "_Meter") -> Tensor:
         features, embeddings = self.network.see(batch.normalized(), batch.grids)
+        loss: Tensor
         loss, right = self.heads(features, embeddings, batch.labels)
         meter.add({"loss": loss, **right})
         return loss
@@ -169,7 +170,8 @@ class Trainer:
             loss = loss + eye_loss + place_loss
         for task, right_answer in right_answers(logits, batch):
             meter.add({task: torch.tensor(float(right_answer))})
-        return text_loss + eye_weight * loss
+        total: Tensor = text_loss + eye_weight * loss
+        return total
 
     def _set_rates(self, stage: Stage) -> None:
         done = self.step / stage.steps

@@ -20,7 +20,7 @@ from service.engine.sequence import Sequence
 from service.engine.step_loop import EngineStats
 from service.engine.token_events import EngineRequest, TokenEvent
 from service.errors import InvalidValueError
-from tests.unit.engine.scripted_model import EOS, ScriptedModel, greedy_answer, image_span, request
+from tests.unit.engine.scripted_model import EOS, VOCAB_SIZE, ScriptedModel, greedy_answer, image_span, request
 
 CONFIG = EngineConfig(
     max_position_embeddings=64,
@@ -170,7 +170,7 @@ def test_a_routers_digests_are_the_sequences(seed: int) -> None:
     prompt = [rng.randrange(3, 9) for _ in range(rng.randrange(26, 40))]
     one = request("a", prompt, image_spans=spans, cache_salt=rng.choice([b"", b"salt"]))
     blocks = BlockManager(50, block_size)
-    state = SamplerState(one.sampling, EOS, ScriptedModel.vocab_size)
+    state = SamplerState(one.sampling, EOS, VOCAB_SIZE)
     sequence = Sequence(0, one, blocks.new_table(60), state, EOS)
     expected = [sequence.block_digest(i, block_size) for i in range((len(prompt) - 1) // block_size)]
     assert list(prompt_digests(one, block_size)) == expected
