@@ -38,6 +38,7 @@ class ConversationBatch:
     targets: Tensor  # i64 [n, t], -100 where nothing is learned
     slot_rows: Tensor  # i64 [slices]: sample of each slice
     slot_starts: Tensor  # i64 [slices]: its first slot
+    slot_images: Tensor  # i64 [slices]: which image of the sample it belongs to
     answers: list[tuple[str, int, int, int]]  # task, sample, first and last target
 
 
@@ -65,12 +66,14 @@ def conversation_batch(samples: Sequence[Sample], for_the_eye: SliceBatch, patch
     targets = torch.full((len(samples), length), IGNORED)
     rows: list[int] = []
     starts: list[int] = []
+    images: list[int] = []
     answers: list[tuple[str, int, int, int]] = []
     for row, sample in enumerate(samples):
         token_ids[row, : len(sample.token_ids)] = torch.from_numpy(sample.token_ids)
         targets[row, : len(sample.targets)] = torch.from_numpy(sample.targets)
         rows += [row] * len(sample.slot_starts)
         starts += sample.slot_starts
+        images += sample.slot_images
         answers += [
             (question.task, row, first, last)
             for question, (first, last) in zip(sample.asked, sample.spans, strict=True)
@@ -88,6 +91,7 @@ def conversation_batch(samples: Sequence[Sample], for_the_eye: SliceBatch, patch
         targets,
         torch.tensor(rows),
         torch.tensor(starts),
+        torch.tensor(images),
         answers,
     )
 

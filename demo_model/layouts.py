@@ -21,7 +21,7 @@ _MARGIN = 0.035  # of the image, kept free between a thing's centre and the bord
 _LEGIBLE = (18.0, 48.0)  # font size in the overview
 _SMALL = (18.0, 27.0)  # font size in the slices
 _TOO_SMALL = 11.0  # font size in the overview of what only the slices show
-_FEW_SLICES = 170.0  # pixels a side: three slices at most
+_SMALL_SIDES = (112.0, 170.0)  # pixels: the overview alone, or with four slices at most
 _PAGE_TEXTS = 40
 _TEXTURES = ("noise", "gradient", "stripes")
 
@@ -150,7 +150,9 @@ class Layouts:
 
     def _often_small(self) -> float | None:
         """What the overview alone shows is learned from small images: they have few slices."""
-        return _FEW_SLICES if self._rng.random() < self._small_share else None
+        if self._rng.random() >= self._small_share:
+            return None
+        return _SMALL_SIDES[0] if self._rng.random() < 0.6 else _SMALL_SIDES[1]
 
     def _kind(self) -> tuple[str, str]:
         return str(self._rng.choice(list(COLOURS))), str(self._rng.choice(SHAPES))

@@ -228,7 +228,8 @@ def _ask_where(scene: Scene, rng: Generator, language: Language, ask: Callable[.
 
 def _ask_counts(scene: Scene, rng: Generator, language: Language, ask: Callable[..., None]) -> None:
     kinds = [(f.colour, f.shape) for f in scene.figures]
-    asked = list(dict.fromkeys(kinds))
+    # single ones are the most frequent, and would be most of the answers
+    asked = [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1 or rng.random() < 0.3]
     colour, shape = str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))
     # none of these: of a colour or a shape that is there, as often as not
     roll = rng.random()

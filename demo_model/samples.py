@@ -23,14 +23,14 @@ _SKIP = -100
 _SMALL_SHARE = 0.7  # of the images whose slices show nothing more than the overview
 # How often each kind of sample is drawn while all parts learn.
 _KINDS = {
-    "one_figure": 0.10,
-    "figures": 0.12,
-    "counted": 0.20,
-    "large_text": 0.13,
+    "one_figure": 0.06,
+    "figures": 0.14,
+    "counted": 0.19,
+    "large_text": 0.10,
     "small_text": 0.14,
-    "placed_texts": 0.13,
-    "figure_and_text": 0.08,
-    "several_images": 0.08,
+    "placed_texts": 0.17,
+    "figure_and_text": 0.06,
+    "several_images": 0.12,
     "no_image": 0.02,
 }
 # At first: what the overview shows, in images of few slices. Finding a thing among few slots is learned
@@ -76,6 +76,7 @@ class Sample:
     token_ids: NDArray[np.int64]
     targets: NDArray[np.int64]  # the next token where it belongs to an answer, else -100
     slot_starts: tuple[int, ...]  # of every slice, in order
+    slot_images: tuple[int, ...]  # which image each slice belongs to
     asked: tuple[Question, ...]
     spans: tuple[tuple[int, int], ...]  # first and last target of every answer
 
@@ -174,6 +175,7 @@ class Sampler:
             np.array(ids, dtype=np.int64),
             np.array(targets, dtype=np.int64),
             tuple(slots.start for slots in prompt.image_slots),
+            tuple(slots.image_index for slots in prompt.image_slots),
             tuple(asked),
             tuple(spans),
         )
@@ -183,7 +185,7 @@ def several(layouts: Layouts, rng: Generator) -> list[Scene]:
     """Two or three images of one thing each, mostly small ones."""
     scenes = []
     for _ in range(int(rng.integers(2, 4))):
-        max_side = None if rng.random() < 0.12 else 180.0
+        max_side = None if rng.random() < 0.12 else 112.0
         draw = layouts.one_figure if rng.random() < 0.85 else layouts.large_text
         scenes.append(draw(max_side))
     return scenes

@@ -112,10 +112,11 @@ class Trainer:
             self.network if stage == "all" else nn.ModuleList([self.network.vpm, self.network.resampler])
         )
         matrices: list[Tensor] = []
-        others: list[Tensor] = list(self.heads.parameters())
+        others: list[Tensor] = [p for n, p in self.heads.named_parameters() if "ordinal" not in n]
         for name, parameter in trained.named_parameters():
             table = any(part in name for part in ("embed", "lm_head", "query"))
             (others if parameter.ndim != 2 or table else matrices).append(parameter)
+        others += self.heads.ordinal.parameters()
         decay = self.settings.weight_decay
         self.optimizers = [
             torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
@@ -165,7 +166,9 @@ class Trainer:
         meter.add(right)
         if batch.slices is not None:
             eye_loss, right = self.heads(logits.features, logits.embeddings, batch.slices.labels)
-            place_loss, right_places = self.heads.place_loss(logits.middle, batch.slices.labels)
+            place_loss, right_places = self.heads.place_loss(
+                logits.middle, batch.slot_images, batch.slices.labels
+            )
             meter.add({"eye loss": eye_loss, **{f"own {k}": v for k, v in right.items()}, **right_places})
             loss = loss + eye_loss + place_loss
         for task, right_answer in right_answers(logits, batch):

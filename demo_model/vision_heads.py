@@ -9,6 +9,7 @@ from demo_model.vision_labels import IGNORED, NOTHING, SLOTS
 
 _NOTHING_WEIGHT = 0.15  # most patches show nothing
 _PLACE_WEIGHT = 4.0
+MAX_IMAGES = 3  # in one conversation
 
 
 class VisionHeads(nn.Module):
@@ -20,6 +21,7 @@ class VisionHeads(nn.Module):
         self.patch = nn.Linear(width, sum(classes) + 2)
         self.query = nn.Linear(hidden, sum(classes) + len(PLACES))
         self.middle = nn.Linear(hidden, len(PLACES))
+        self.ordinal = nn.Linear(hidden, MAX_IMAGES)
         self.classes = classes
 
     def forward(
@@ -47,10 +49,16 @@ class VisionHeads(nn.Module):
         right["query places"] = (places.argmax(1) == target)[target >= 0].float().mean()
         return torch.stack(losses).sum(), right
 
-    def place_loss(self, middle: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def place_loss(
+        self, middle: Tensor, images: Tensor, labels: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the language model's middle knows of its slots, [slices, queries, hidden]: where in the whole
-        image each lies. Without it, which slice lies where is learned much later."""
+        image each lies, and in which image, i64 [slices]. Without it, this is learned much later."""
         target = labels["query_image_places"].flatten()
         logits = self.middle(middle).float().flatten(0, 1)
         right = (logits.argmax(1) == target)[target >= 0].float().mean()
-        return F.cross_entropy(logits, target, ignore_index=IGNORED), {"slot places": right}
+        ordinals = self.ordinal(middle).float().flatten(0, 1)
+        image = images[:, None].expand(middle.shape[:2]).flatten()
+        loss = F.cross_entropy(logits, target, ignore_index=IGNORED) + F.cross_entropy(ordinals, image)
+        right_image = (ordinals.argmax(1) == image)[image > 0].float().mean()
+        return loss, {"slot places": right, "slot images": right_image}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo_model.palette import CHARACTERS, COLOURS, PLACES, SHAPES, place_at
-from demo_model.scene import Scene
+from demo_model.scene import Scene, Text
 from service.vision.slicing import SlicePlan
 
 IGNORED = -100
@@ -50,8 +50,12 @@ class SliceLabels:
     query_characters: Labels  # [queries, SLOTS], of the centres inside the query's cell
     query_shapes: Labels  # [queries] of the figure whose centre is in the cell
     query_colours: Labels
-    query_places: Labels  # [queries] the place of the cell's centre in the slice
-    query_image_places: Labels  # [queries] its place in the whole image
+    query_places: (
+        Labels  # [queries] the place in the slice of the figure in the cell, else of the cell's centre
+    )
+    query_image_places: (
+        Labels  # [queries] the place in the whole image of what is in the cell, else of the cell
+    )
 
     @property
     def shows_something(self) -> bool:
@@ -86,6 +90,12 @@ def label(scene: Scene, window: Window, patch: int, query_side: int, query_span:
     patch_colours = np.zeros(columns * rows, dtype=np.int64)
     query_shapes = np.zeros(query_side**2, dtype=np.int64)
     query_colours = np.zeros(query_side**2, dtype=np.int64)
+    query_places = _query_places(columns, rows, query_side, query_span).copy()
+    query_image_places = _query_image_places(scene, window, patch, query_side, query_span)
+    for text in scene.texts:
+        place = PLACES.index(scene.place(*text.centre))
+        for x, y, _ in _text_characters(text, window):
+            query_image_places[queries.index(x / patch, y / patch)] = place
     for figure in scene.figures:
         shape, colour = 1 + _SHAPES.index(figure.shape), 1 + _COLOURS.index(figure.colour)
         x, y = window.see(figure.x, figure.y)
@@ -98,6 +108,8 @@ def label(scene: Scene, window: Window, patch: int, query_side: int, query_span:
         if 0 <= x < window.width and 0 <= y < window.height:
             cell = queries.index(x / patch, y / patch)
             query_shapes[cell], query_colours[cell] = shape, colour
+            query_places[cell] = PLACES.index(place_at(x / window.width, y / window.height))
+            query_image_places[cell] = PLACES.index(scene.place(figure.x, figure.y))
     return SliceLabels(
         patches.characters,
         patch_shapes,
@@ -106,8 +118,8 @@ def label(scene: Scene, window: Window, patch: int, query_side: int, query_span:
         queries.characters,
         query_shapes,
         query_colours,
-        _query_places(columns, rows, query_side, query_span),
-        _query_image_places(scene, window, patch, query_side, query_span),
+        query_places,
+        query_image_places,
     )
 
 
@@ -137,21 +149,22 @@ class _Cells:
 
 def _characters(scene: Scene, window: Window) -> Iterator[tuple[float, float, int]]:
     """Centre and class of every character in sight, from left to right; IGNORED where it cannot be read."""
-    found: list[tuple[float, float, int]] = []
-    for text in scene.texts:
-        _, top, _, bottom = text.box
-        readable = text.size * window.scale_y >= _READABLE
-        for character, (begin, end) in zip(text.characters, text.character_spans(), strict=True):
-            left, upper = window.see(begin, top)
-            right, lower = window.see(end, bottom)
-            seen_x = (min(right, window.width) - max(left, 0)) / (right - left)
-            seen_y = (min(lower, window.height) - max(upper, 0)) / (lower - upper)
-            if seen_x <= 0 or seen_y <= 0:
-                continue
-            whole = seen_x > 0.8 and seen_y > 0.8
-            known = 1 + CHARACTERS.index(character) if readable and whole else IGNORED
-            found.append(((left + right) / 2, (upper + lower) / 2, known))
-    return iter(sorted(found))
+    return iter(sorted(one for text in scene.texts for one in _text_characters(text, window)))
+
+
+def _text_characters(text: Text, window: Window) -> Iterator[tuple[float, float, int]]:
+    _, top, _, bottom = text.box
+    readable = text.size * window.scale_y >= _READABLE
+    for character, (begin, end) in zip(text.characters, text.character_spans(), strict=True):
+        left, upper = window.see(begin, top)
+        right, lower = window.see(end, bottom)
+        seen_x = (min(right, window.width) - max(left, 0)) / (right - left)
+        seen_y = (min(lower, window.height) - max(upper, 0)) / (lower - upper)
+        if seen_x <= 0 or seen_y <= 0:
+            continue
+        whole = seen_x > 0.8 and seen_y > 0.8
+        known = 1 + CHARACTERS.index(character) if readable and whole else IGNORED
+        yield (left + right) / 2, (upper + lower) / 2, known
 
 
 @cache

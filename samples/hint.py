@@ -1,4 +1,4 @@
-"""Wait until the service is ready, then print a curl line that asks it about samples/cat.jpg.
+"""Wait until the service is ready, then print a curl line that asks it about samples/shapes.png.
 
 Started by `make serve` beside the service; ends when the service does.
 """
@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
-_IMAGE_URL = """data:image/jpeg;base64,'"$(base64 < samples/cat.jpg | tr -d '\\n')"'"""
+_IMAGE_URL = """data:image/png;base64,'"$(base64 < samples/shapes.png | tr -d '\\n')"'"""
 
 _ASK = """
 Ready. Try, in another terminal, from this directory:
@@ -18,7 +18,7 @@ Ready. Try, in another terminal, from this directory:
     "stream": true,
     "messages": [{{"role": "user", "content": [
       {{"type": "image_url", "image_url": {{"url": "{image_url}"}}}},
-      {{"type": "text", "text": "What is in the picture?"}}]}}]}}'
+      {{"type": "text", "text": "Where is the red star?"}}]}}]}}'
 """
 
 

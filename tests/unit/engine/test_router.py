@@ -20,7 +20,14 @@ from service.engine.sequence import Sequence
 from service.engine.step_loop import EngineStats
 from service.engine.token_events import EngineRequest, TokenEvent
 from service.errors import InvalidValueError
-from tests.unit.engine.scripted_model import EOS, VOCAB_SIZE, ScriptedModel, greedy_answer, image_span, request
+from tests.unit.engine.scripted_model import (
+    EOS,
+    VOCAB_SIZE,
+    ScriptedModel,
+    greedy_answer,
+    image_span,
+    request,
+)
 
 CONFIG = EngineConfig(
     max_position_embeddings=64,
