@@ -16,6 +16,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, title="commands")
     train = commands.add_parser("train", help="learn by config.json, or go on where the last run stopped")
     train.add_argument("--run", type=Path, default=RUN, help="directory of the training state")
+    train.add_argument("--start", type=Path, help="a checkpoint whose weights to go on from, with all parts")
     train.set_defaults(command=_train)
     save = commands.add_parser("save", help="write the training state as a checkpoint")
     save.add_argument("--run", type=Path, default=RUN, help="directory of the training state")
@@ -39,7 +40,7 @@ def main() -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from demo_model.train import Trainer
 
-    Trainer(read_settings(), arguments.run).run()
+    Trainer(read_settings(), arguments.run, arguments.start).run()
 
 
 def _save(arguments: argparse.Namespace) -> None:

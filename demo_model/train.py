@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from convert.checkpoint import SINGLE_NAME
 from convert.checkpoint_config import CheckpointConfig, parse_config
 from demo_model.batches import ConversationBatch, SliceBatch, conversation_batch, slice_batch
 from demo_model.network import Network, initialise
@@ -83,7 +85,9 @@ class Batches(IterableDataset[Any]):
 class Trainer:
     """The network, its heads and both optimisers."""
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
+    def __init__(self, settings: Settings, directory: Path, start: Path | None = None) -> None:
+        """Take up what `directory` holds of an earlier run; if nothing, begin: with the eye, or with all parts
+        where `start` is a checkpoint to go on from."""
         self.settings = settings
         self.directory = directory
         self.config = parse_config(settings.checkpoint)
@@ -94,6 +98,9 @@ class Trainer:
         self.optimizers: list[torch.optim.Optimizer] = []
         directory.mkdir(parents=True, exist_ok=True)
         self._start_stage("eye")
+        if start is not None:
+            self.network.load_state_dict(load_file(start / SINGLE_NAME))
+            self._start_stage("all")
         self._load()
 
     def run(self) -> None:
