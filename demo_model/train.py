@@ -86,8 +86,8 @@ class Trainer:
     """The network, its heads and both optimisers."""
 
     def __init__(self, settings: Settings, directory: Path, start: Path | None = None) -> None:
-        """Take up what `directory` holds of an earlier run; if nothing, begin: with the eye, or with all parts
-        where `start` is a checkpoint to go on from."""
+        """Take up what `directory` holds of an earlier run; if nothing, begin with the eye, or with all parts
+        and the weights of a checkpoint, `start`."""
         self.settings = settings
         self.directory = directory
         self.config = parse_config(settings.checkpoint)
