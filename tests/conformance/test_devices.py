@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -52,20 +53,23 @@ def _together(server: LiveServer, bodies: list[dict[str, Any]]) -> list[dict[str
 
 
 @pytest.fixture(scope="module")
-def one() -> Iterator[LiveServer]:
-    with LiveServer(**EXACT) as server:
+def one(tiny_artifacts: Path) -> Iterator[LiveServer]:
+    """Random weights: no two prompts are answered alike."""
+    with LiveServer(model_dir=tiny_artifacts, **EXACT) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[LiveServer]:
-    with LiveServer(device="CPU,CPU", **EXACT) as server:
+def two(tiny_artifacts: Path) -> Iterator[LiveServer]:
+    with LiveServer(model_dir=tiny_artifacts, device="CPU,CPU", **EXACT) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def stateful() -> Iterator[LiveServer]:
-    with LiveServer(runner="stateful", max_num_batched_tokens=64, **EXACT) as server:
+def stateful(tiny_artifacts: Path) -> Iterator[LiveServer]:
+    with LiveServer(
+        model_dir=tiny_artifacts, runner="stateful", max_num_batched_tokens=64, **EXACT
+    ) as server:
         yield server
 
 

@@ -29,9 +29,12 @@ def _start(**settings: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _damaged(directory: Path, part: str) -> Path:
-    """The embedded model with noise in a file of the right size, and a manifest that knows of it."""
-    shutil.copytree(EMBEDDED_MODEL_DIR, directory)
+def _damaged(artifacts: Path, directory: Path, part: str) -> Path:
+    """A copy with noise in a file of the right size, and a manifest that knows of it.
+
+    Of random artifacts: a trained model shrugs off a hundredth of its weights.
+    """
+    shutil.copytree(artifacts, directory)
     file = directory / f"{part}_int8.bin"
     content = np.fromfile(file, dtype=np.uint8)
     size = len(content) // 100
@@ -57,8 +60,10 @@ def _damaged(directory: Path, part: str) -> Path:
     ],
     ids=["language_model", "image_encoder", "text_embeddings", "exact", "stateful"],
 )
-def test_damaged_weights_end_the_start(tmp_path: Path, part: str, settings: dict[str, str]) -> None:
-    done = _start(model_dir=_damaged(tmp_path / "model", part), **settings)
+def test_damaged_weights_end_the_start(
+    tiny_artifacts: Path, tmp_path: Path, part: str, settings: dict[str, str]
+) -> None:
+    done = _start(model_dir=_damaged(tiny_artifacts, tmp_path / "model", part), **settings)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: CPU with int8 weights (inference f32, KV cache ")
@@ -68,8 +73,8 @@ def test_damaged_weights_end_the_start(tmp_path: Path, part: str, settings: dict
     assert "Traceback" not in done.stderr
 
 
-def test_a_mismatch_may_be_allowed(tmp_path: Path) -> None:
-    directory = _damaged(tmp_path / "model", "image_encoder")
+def test_a_mismatch_may_be_allowed(tiny_artifacts: Path, tmp_path: Path) -> None:
+    directory = _damaged(tiny_artifacts, tmp_path / "model", "image_encoder")
     with LiveServer(model_dir=directory, allow_golden_mismatch="true") as server:
         log = server.stop()
     assert "WARNING service.app: CPU with int8 weights" in log

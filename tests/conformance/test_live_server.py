@@ -15,10 +15,12 @@ import pytest
 from openai import OpenAI
 from openai.types import CompletionUsage
 
+from service.artifacts import read_manifest
 from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.wire import CHAT, ask, data_url, events_of, image_part, png
 from tests.live_server import REPOSITORY, LiveServer
 
+QUERY_NUM = read_manifest(EMBEDDED_MODEL_DIR).model.image.query_num
 PHOTO = REPOSITORY / "samples" / "cat.jpg"
 
 
@@ -59,7 +61,7 @@ def test_a_photograph_streamed_and_whole(live: LiveServer) -> None:
     assert text == whole.choices[0].message.content
     assert _without_cached(chunks[-1].usage) == _without_cached(whole.usage)
     assert whole.usage is not None
-    assert whole.usage.to_dict()["prompt_tokens_details"]["image_tokens"] % 64 == 0  # type: ignore[index]
+    assert whole.usage.to_dict()["prompt_tokens_details"]["image_tokens"] % QUERY_NUM == 0  # type: ignore[index]
 
 
 def test_seeded_answers_repeat(live: LiveServer) -> None:

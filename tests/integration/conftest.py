@@ -2,38 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.live_server import REPOSITORY
+from tests.convert_run import run_convert
 from tests.stub_tokenizer import write_stub_tokenizer
-
-
-def run_convert(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python -m convert …` as a user runs it."""
-    command = [sys.executable, "-m", "convert", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthesised checkpoint of the published layout, a few MB."""
-    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    done = run_convert("synthesize", "--preset", "tiny", "--seed", "7", "--output", directory)
-    assert done.returncode == 0, done.stderr
-    return directory
-
-
-@pytest.fixture(scope="session")
-def tiny_artifacts(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All three variants of the tiny checkpoint."""
-    directory = tmp_path_factory.mktemp("artifacts") / "tiny"
-    done = run_convert("export", "--checkpoint", tiny_checkpoint, "--output", directory)
-    assert done.returncode == 0, done.stderr
-    return directory
 
 
 @pytest.fixture(scope="session")

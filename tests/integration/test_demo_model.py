@@ -19,7 +19,7 @@ from demo_model.exam import ROWS, Case, Row, cases
 from demo_model.settings import CHECKPOINT
 from service.artifacts import read_manifest
 from service.settings import EMBEDDED_MODEL_DIR
-from tests.integration.conftest import run_convert
+from tests.convert_run import run_convert
 from tests.live_server import LiveServer
 
 SEED = 20
