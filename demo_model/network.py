@@ -229,7 +229,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Attention of [n, heads, t, d] with an additive mask, in two matmuls: the fastest backward on a CPU."""
     with torch.autocast("cpu", enabled=False):  # which would widen the softmax
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias.to(q.dtype)
-        return scores.softmax(-1) @ v.to(scores.dtype)
+        result: Tensor = scores.softmax(-1) @ v.to(scores.dtype)
+        return result
 
 
 def initialise(network: Network, seed: int, query_span: float) -> None:

@@ -5,6 +5,7 @@ demo_model/README.md.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,6 @@ from tests.live_server import LiveServer
 
 SEED = 20
 CASES = 24  # of every row
-SLACK = 0.15  # 24 cases stray: a model that knows 0.90 gives fewer than 18 right answers once in 150 exams
 # What the committed weights reached where it is short of the aim: demo_model/README.md.
 REACHED = {
     "how many": 0.67,
@@ -79,7 +79,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_knows_what_it_was_taught(server: LiveServer, row: Row) -> None:
     [mark] = examine(server.base_url, CASES, SEED, IMAGE, [row])
     wrong = [(case.question, case.answer, answer) for case, answer in mark.mistakes]
-    assert mark.accuracy >= REACHED.get(row.name, row.minimum) - SLACK, wrong
+    assert mark.accuracy >= _least(REACHED.get(row.name, row.minimum)), wrong
 
 
 def test_streamed_answers_are_the_unary_ones(
@@ -139,6 +139,11 @@ def test_exported_again_the_checkpoint_gives_the_committed_numbers(exported: Pat
         for directory in (EMBEDDED_MODEL_DIR, exported)
     ]
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
+
+
+def _least(accuracy: float) -> float:
+    """What a model of that accuracy reaches in CASES cases, but for one exam in 150 (2.5 deviations)."""
+    return accuracy - 2.5 * math.sqrt(accuracy * (1 - accuracy) / CASES)
 
 
 def _streamed(url: str, case: Case) -> str:

@@ -14,7 +14,7 @@ from service.engine.language_model import DeviceConfig, LanguageModel
 from service.engine.model_runner import ModelRunner
 from service.engine.token_events import ImageSpan
 from service.errors import StartupError
-from tests.parity.conftest import Arrays, chat_prompt
+from tests.parity.conftest import EXACT, Arrays, chat_prompt
 
 TOLERANCE = 3e-5  # logits reach about 10 and everything is f32
 NUM_BLOCKS = 100
@@ -162,7 +162,7 @@ def test_a_narrow_cache_is_close_and_cuts_at_block_ends_leave_no_trace(
         assert np.array_equal(paged.run_cut(ids, cuts)[-1:], whole)
     logits = paged.run_cut(llm["input_ids"][0], [0, 48])[0]
     np.testing.assert_allclose(logits, llm["logits"][-1], rtol=0, atol=0.1 if precision == "u8" else 0.01)
-    assert load_model(config).block_bytes < load_model(DeviceConfig(kv_cache_precision="f32")).block_bytes
+    assert load_model(config).block_bytes < load_model(EXACT).block_bytes
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from convert.variant_run import ImageEncoderRun  # noqa: E402
 from convert.weight_cast import WeightCast  # noqa: E402
 
 # Embeddings reach about 4 and everything is f32: a few units in the last place.
-TORCH_TOLERANCE = 3e-6
+TORCH_TOLERANCE = 1e-5
 GRAPH_TOLERANCE = 5e-6
 CASES = range(12)
 CHATS = ("c0_noslice", "c1_slice2", "c2_slice_tall", "c4_multiturn")
