@@ -1,12 +1,11 @@
 """Puts routes, middleware and error handlers together; knows neither settings nor models."""
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import chat, health, models
+from service.api import chat, health, models, tokenization, version
 from service.api.auth import Authentication
 from service.api.body_limit import BodyLimit
 from service.api.deps import ApiConfig
@@ -22,14 +21,14 @@ def create_api(config: ApiConfig, availability: Availability) -> FastAPI:
     """The ASGI application."""
     app = FastAPI(
         title="MiniCPM-V-2",
-        version=version("minicpmv-openvino"),
+        version=version.VERSION,
         description="MiniCPM-V-2 on OpenVINO behind OpenAI's chat completions API.",
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.config = config
     app.state.availability = availability
-    for router in (chat.router, models.router, health.router):
+    for router in (chat.router, models.router, tokenization.router, version.router, health.router):
         app.include_router(router)
     add_error_handlers(app)
     # The last one added is the outermost.

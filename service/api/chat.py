@@ -4,20 +4,22 @@ import time
 from contextlib import aclosing, closing
 
 from fastapi import APIRouter
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.chat_body import read_chat_body
 from service.api.deps import ApiConfig, Config, ReadyGenerator
 from service.api.disconnect import until_disconnect
 from service.api.documentation import CHAT_REQUEST_BODY, CHAT_STREAM, errors
 from service.api.models import require_model
+from service.api.request_body import read_body
 from service.api.sse import ChatStream
 from service.generation.generator import Generator
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice
 
 router = APIRouter(prefix="/v1/chat", tags=["chat"])
+_SHAPE = TypeAdapter(ChatCompletionRequest)
 
 
 @router.post(
@@ -28,7 +30,7 @@ router = APIRouter(prefix="/v1/chat", tags=["chat"])
     openapi_extra={"requestBody": CHAT_REQUEST_BODY},
 )
 async def create_chat_completion(request: Request, config: Config, generator: ReadyGenerator) -> Response:
-    body = await read_chat_body(request)
+    body = await read_body(request, _SHAPE)
     if body.model:
         require_model(body.model, config)
     if body.stream:

@@ -23,6 +23,7 @@ from service.prompt.chat_template import ChatTemplate, RenderedPrompt
 from service.prompt.conversation import Conversation
 from service.prompt.detokenizer import Detokenizer
 from service.prompt.tokenizer import Tokenizer
+from service.protocol.chat_message import ChatMessage
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import CompletionTokensDetails, PromptTokensDetails, Usage
 from service.vision.decode import ImageHeader, ImageLimits
@@ -96,6 +97,23 @@ class Generator:
         return self._engine.is_healthy
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        return self._engine.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        return self._config.vocab_size
+
+    @property
+    def bos_token_id(self) -> int:
+        return self._config.token_ids.bos
+
+    @property
     def num_in_flight(self) -> int:
         return self._admission.num_in_flight
 
@@ -110,10 +128,7 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         refuse_unsupported(request)
-        conversation, references = read_messages(request.messages)
-        check_text_length(conversation, self._engine.max_model_len)
-        if len(references) > self._config.max_images:
-            raise TooLargeError(f"a request may hold {self._config.max_images} images", "messages")
+        conversation, references = self._read_messages(request.messages)
         slot = self._admission.enter()
         try:
             pending = await self._read_images(references)
@@ -126,6 +141,28 @@ class Generator:
             raise
         self._running.add(generation)
         return generation
+
+    async def render(self, messages: Sequence[ChatMessage]) -> RenderedPrompt:
+        """The prompt of these messages, whether it fits or not; images are read up to their headers.
+
+        Raises InvalidValueError and its kin, OverloadedError.
+        """
+        conversation, references = self._read_messages(messages)
+        slot = self._admission.enter()
+        try:
+            images = await self._read_images(references)
+        finally:
+            slot.release()
+        return self._template.render(conversation, [image.plan.grid for image in images])
+
+    def _read_messages(
+        self, messages: Sequence[ChatMessage]
+    ) -> tuple[Conversation, tuple[ImageReference, ...]]:
+        conversation, references = read_messages(messages)
+        check_text_length(conversation, self._engine.max_model_len)
+        if len(references) > self._config.max_images:
+            raise TooLargeError(f"a request may hold {self._config.max_images} images", "messages")
+        return conversation, references
 
     def _plan(
         self, request: ChatCompletionRequest, conversation: Conversation, images: Sequence[PendingImage]

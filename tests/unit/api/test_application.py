@@ -5,7 +5,7 @@ import inspect
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from service.api import chat, health, models
+from service.api import chat, health, models, tokenization, version
 
 
 def _calls(dependant: Dependant) -> list[object]:
@@ -14,7 +14,8 @@ def _calls(dependant: Dependant) -> list[object]:
 
 def test_every_route_and_what_it_is_given_runs_on_the_event_loop() -> None:
     """FastAPI gives plain functions to up to forty threads, off the loop that owns what they touch."""
-    routes = [*chat.router.routes, *models.router.routes, *health.router.routes]
+    routers = (chat.router, models.router, tokenization.router, version.router, health.router)
+    routes = [route for router in routers for route in router.routes]
     calls = [call for route in routes if isinstance(route, APIRoute) for call in _calls(route.dependant)]
     assert len(calls) > len(routes)
     assert all(inspect.iscoroutinefunction(call) for call in calls)
