@@ -47,7 +47,8 @@ async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: G
             async for delta in deltas:
                 texts.append(delta.text)
         assert delta.finish_reason is not None, "deltas end with a finish reason"
-        choice = Choice(message=AssistantMessage(content="".join(texts)), finish_reason=delta.finish_reason)
+        message = AssistantMessage(content="".join(texts), grounding=generation.grounding(delta))
+        choice = Choice(message=message, finish_reason=delta.finish_reason)
         return ChatCompletion(
             id=generation.id,
             created=created,
@@ -55,4 +56,5 @@ async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: G
             system_fingerprint=config.system_fingerprint,
             choices=(choice,),
             usage=generation.usage(),
+            timings=generation.timings(),
         )

@@ -23,7 +23,8 @@ class Mount:
         if scope["type"] == "http":
             prefix = self._route_prefix
             is_prefixed = bool(prefix) and scope["path"].startswith(f"{prefix}/")
-            scope = scope | {
+            scope = {
+                **scope,
                 "root_path": self._root_path + (prefix if is_prefixed else ""),
                 "path": self._root_path + scope["path"],
                 "raw_path": self._root_path.encode() + scope["raw_path"],

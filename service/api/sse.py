@@ -15,6 +15,7 @@ from service.errors import EngineError, RequestError
 from service.generation.generator import Generation
 from service.protocol.chat_response import ChatCompletionChunk, ChunkChoice, Delta, Usage
 from service.protocol.error_response import ErrorResponse
+from service.protocol.timings import Timings
 
 # Its debug lines hold the text of every answer.
 logging.getLogger("sse_starlette").setLevel(logging.WARNING)
@@ -65,8 +66,8 @@ class _Chunks:
             exclude={**dict.fromkeys(self._unless, True), "choices": {0: {"delta": absent}}}
         )
 
-    def usage(self, usage: Usage) -> str:
-        return self._head.model_copy(update={"usage": usage}).model_dump_json()
+    def usage(self, usage: Usage, timings: Timings | None) -> str:
+        return self._head.model_copy(update={"usage": usage, "timings": timings}).model_dump_json()
 
 
 async def _events(
@@ -95,12 +96,13 @@ async def _answer(
             if first:
                 yield chunks.choice(Delta(role="assistant", content=""))
                 first = False
-            if delta.text:
-                yield chunks.choice(Delta(content=delta.text))
+            grounding = generation.grounding(delta)
+            if delta.text or grounding is not None:
+                yield chunks.choice(Delta(content=delta.text, grounding=grounding))
             if delta.finish_reason is not None:
                 yield chunks.choice(Delta(), delta.finish_reason)
     if include_usage:
-        yield chunks.usage(generation.usage())
+        yield chunks.usage(generation.usage(), generation.timings())
 
 
 def _error_event(error: RequestError) -> ServerSentEvent:

@@ -24,6 +24,7 @@ class Sequence:
         "request",
         "sampler_state",
         "sequence_id",
+        "started_s",
     )
 
     def __init__(
@@ -42,6 +43,7 @@ class Sequence:
         self.num_tokens = len(request.token_ids)
         self.num_computed_tokens = 0  # tokens whose keys and values are in the cache
         self.num_cached_tokens: int | None = None  # of them, found there at first admission; None before
+        self.started_s: float | None = None  # time.monotonic() of its first step; None before
         self._block_digests: list[bytes] = []
         self._token_ids: NDArray[np.int64] = np.empty(
             self.num_tokens + request.sampling.max_tokens, dtype=np.int64

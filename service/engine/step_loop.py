@@ -1,6 +1,7 @@
 """One step after another: schedule, run, sample, advance. Owns the sequences; knows no thread, no client."""
 
 import itertools
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from service.engine.batch import Batch
 from service.engine.sampler import FAILED, Sampler, SamplerState
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
-from service.engine.token_events import EngineRequest, FinishReason, TokenEvent
+from service.engine.token_events import EngineRequest, FinishReason, StepTimes, TokenEvent
 
 
 class Runner(Protocol):
@@ -96,6 +97,7 @@ class StepLoop:
         batch = self._scheduler.schedule()
         if not batch.chunks:
             return []
+        self._note_start(batch)
         logits = self._runner.run(batch)
         for chunk in batch.chunks:
             self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
@@ -107,6 +109,13 @@ class StepLoop:
             self._advance(sequence, token) for sequence, token in zip(sampled, tokens.tolist(), strict=True)
         ]
 
+    def _note_start(self, batch: Batch) -> None:
+        now = time.monotonic()
+        for chunk in batch.chunks:
+            sequence = self._sequences[chunk.sequence_id]
+            if sequence.started_s is None:
+                sequence.started_s = now
+
     def _advance(self, sequence: Sequence, token: int) -> TokenEvent:
         request_id = sequence.request.request_id
         num_cached = 0 if sequence.num_generated else sequence.num_cached_tokens or 0
@@ -114,11 +123,14 @@ class StepLoop:
             self._scheduler.block_manager.forget(sequence.block_table)  # what is in them may be broken
             self._remove(sequence)
             return TokenEvent(request_id, (), "error", num_cached_tokens=num_cached)
+        times = None
+        if not sequence.num_generated and sequence.started_s is not None:
+            times = StepTimes(sequence.started_s, time.monotonic())
         finish_reason: FinishReason | None = sequence.append(token)
         if finish_reason is not None:
             self._remove(sequence)
         stop_token_id = token if finish_reason == "stop" else None
-        return TokenEvent(request_id, (token,), finish_reason, stop_token_id, num_cached)
+        return TokenEvent(request_id, (token,), finish_reason, stop_token_id, num_cached, times)
 
     def _remove(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)

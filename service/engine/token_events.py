@@ -1,6 +1,6 @@
 """What goes into the engine for one request and what comes out: all that crosses its thread."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -32,13 +32,21 @@ class EngineRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Seconds of time.monotonic()."""
+
+    started_s: float  # the first step with the request began
+    first_token_s: float  # its first token was drawn
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """What one step produced for one request.
 
     `finish_reason` is set in exactly one event, the last one. The token that ended the sequence (eos or a
     stop id) is in `token_ids` too; `stop_token_id` names it. "abort" follows Engine.abort, "error" a failure
     of the engine; both carry no tokens. `num_cached_tokens` stands in the first event that a step brings: how
-    many of the prompt's tokens were found in the cache when the request was first admitted.
+    many of the prompt's tokens were found in the cache when the request was first admitted. So do `times`.
     """
 
     request_id: str
@@ -46,3 +54,4 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
     num_cached_tokens: int = 0
+    times: StepTimes | None = field(default=None, compare=False)  # measured: equal runs differ in it

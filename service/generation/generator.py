@@ -12,20 +12,26 @@ from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
 from service.errors import EngineError, NotReadyError, TooLargeError
 from service.generation.admission import Admission, AdmissionSlot
 from service.generation.chat_messages import ImageReference, read_messages
+from service.generation.grounding import locate
 from service.generation.request_parameters import (
     check_text_length,
+    check_timings,
     read_sampling,
     read_stop_strings,
     refuse_unsupported,
 )
+from service.generation.stopwatch import Stopwatch
 from service.generation.text_stream import TextDelta, TextStream
 from service.prompt.chat_template import ChatTemplate, RenderedPrompt
 from service.prompt.conversation import Conversation
 from service.prompt.detokenizer import Detokenizer
+from service.prompt.regions import RegionReader
 from service.prompt.tokenizer import Tokenizer
 from service.protocol.chat_message import ChatMessage
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import CompletionTokensDetails, PromptTokensDetails, Usage
+from service.protocol.grounding import GroundedRegion
+from service.protocol.timings import Timings
 from service.vision.decode import ImageHeader, ImageLimits
 from service.vision.slicing import plan_slices
 from service.vision.worker import DecodedSlice, EncodedSlice, PendingImage
@@ -75,6 +81,8 @@ class _Plan:
     sampling: SamplingParams
     num_image_tokens: int  # slots of the prompt
     cache_salt: bytes
+    image_sizes: tuple[tuple[int, int], ...]  # (width, height), upright
+    wants_timings: bool
 
 
 class Generator:
@@ -128,14 +136,18 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         refuse_unsupported(request)
+        check_timings(request)
         conversation, references = self._read_messages(request.messages)
         slot = self._admission.enter()
         try:
-            pending = await self._read_images(references)
+            stopwatch = Stopwatch()
+            with stopwatch.on_images():
+                pending = await self._read_images(references)
             plan = self._plan(request, conversation, pending)
-            decoded = await self._images.decode(pending)
+            with stopwatch.on_images():
+                decoded = await self._images.decode(pending)
             stages = (self._images, self._engine, self._new_text(request))
-            generation = Generation(plan, decoded, stages, slot, self._running)
+            generation = Generation(plan, decoded, stages, slot, self._running, stopwatch)
         except BaseException:
             slot.release()
             raise
@@ -172,7 +184,15 @@ class Generator:
             request, len(prompt.token_ids), self._engine.max_model_len, self._config.vocab_size
         )
         num_image_tokens = len(prompt.image_slots) * self._config.image.query_num
-        return _Plan(prompt, sampling, num_image_tokens, (request.cache_salt or "").encode())
+        sizes = tuple((image.header.width, image.header.height) for image in images)
+        return _Plan(
+            prompt,
+            sampling,
+            num_image_tokens,
+            (request.cache_salt or "").encode(),
+            sizes,
+            bool(request.timings),
+        )
 
     async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
         config = self._config
@@ -198,6 +218,7 @@ class Generator:
             ),
             read_stop_strings(request),
             include_stop=bool(request.include_stop_str_in_output),
+            regions=RegionReader(self._tokenizer, self._config.token_ids) if request.grounding else None,
         )
 
 
@@ -211,6 +232,7 @@ class Generation:
         stages: tuple[ImageWorker, TokenEngine, TextStream],
         slot: AdmissionSlot,
         running: set["Generation"],
+        stopwatch: Stopwatch,
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._plan = plan
@@ -218,6 +240,7 @@ class Generation:
         self._images, self._engine, self._text = stages
         self._slot = slot
         self._running = running
+        self._stopwatch = stopwatch
         self._aborted = False
         self._num_cached_tokens = 0
 
@@ -226,20 +249,31 @@ class Generation:
 
         Raises EngineError if the engine or the encoder fails, NotReadyError if the service shuts down.
         """
-        request = await self._encode()
+        with self._stopwatch.on_images():
+            request = await self._encode()
         if self._aborted:
             raise NotReadyError("the service is shutting down")
+        self._stopwatch.submit()
         async with aclosing(self._engine.stream(request)) as events:
             async for event in events:
                 if event.finish_reason == "error":
                     raise EngineError("the engine failed")
                 if event.finish_reason == "abort":
                     raise NotReadyError("the service is shutting down")
+                self._stopwatch.token(event.times)
                 self._num_cached_tokens += event.num_cached_tokens  # the first event tells, the others say 0
                 delta = self._text.push(event)
                 yield delta
                 if delta.finish_reason is not None:
                     return
+
+    def grounding(self, delta: TextDelta) -> tuple[GroundedRegion, ...] | None:
+        """What a choice's last delta marks in the images; None in all others, and if nobody asked."""
+        return None if delta.regions is None else locate(delta.regions, self._plan.image_sizes)
+
+    def timings(self) -> Timings | None:
+        """As of the last delta; None if nobody asked."""
+        return self._stopwatch.read() if self._plan.wants_timings else None
 
     def usage(self) -> Usage:
         """As of the last delta."""
