@@ -229,6 +229,8 @@ def _api_config(settings: Settings, manifest: Manifest) -> ApiConfig:
         system_fingerprint=_fingerprint(settings, manifest),
         api_keys=[key.get_secret_value() for key in settings.api_keys],
         cors_origins=settings.cors_origins,
+        route_prefix=settings.route_prefix or "",
+        root_path=settings.root_path or "",
         max_body_bytes=settings.max_body_bytes,
         ping_interval_s=settings.ping_interval,
     )

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import signal
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import StartupError
+from service.protocol.error_response import ErrorDetail, ErrorResponse
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +22,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _KEEP_ALIVE_S = 75  # longer than a gateway keeps idle connections, so that it never meets one just closed
 _REQUEST_HEAD_S = 30.0  # for a request line and its headers to arrive
+_NO_HTTP = (
+    ErrorResponse(
+        error=ErrorDetail(
+            message="the request is not valid HTTP", type="invalid_request_error", param=None, code=None
+        )
+    )
+    .model_dump_json()
+    .encode()
+)
 _LAST_WORDS_S = 5  # for replies to requests that were ended at the drain timeout
 
 
@@ -44,7 +56,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Connection(H11Protocol):
-    """Ends a connection on which a request's head does not arrive in time; uvicorn's own waits for ever."""
+    """Ends a connection on which a request's head does not arrive in time; uvicorn's own waits for ever.
+
+    What is no HTTP gets the API's error envelope instead of uvicorn's plain text.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -62,6 +77,25 @@ class _Connection(H11Protocol):
             self._stop_head_timer()
         elif self._head_timer is None:
             self._start_head_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's hook for bytes that are no HTTP; `msg` is its own text."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer has begun: it is cut off
+            request_id = f"req_{uuid.uuid4().hex}"
+            head = h11.Response(
+                status_code=400,
+                reason=b"Bad Request",
+                headers=[
+                    ("content-type", "application/json"),
+                    ("content-length", str(len(_NO_HTTP))),
+                    ("x-request-id", request_id),
+                    ("connection", "close"),
+                ],
+            )
+            for event in (head, h11.Data(_NO_HTTP), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            logger.info("%s 400: not HTTP", request_id)
+        self.transport.close()
 
     @property
     def _is_answering(self) -> bool:

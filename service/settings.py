@@ -20,6 +20,7 @@ MIN_API_KEY_LENGTH = 16
 
 _MIB = 1 << 20
 _DEVICE = re.compile(r"[A-Z][A-Z0-9_]*(\.[0-9]+)?")
+_PATH = r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$"  # no slash at the end, no segment that begins with a dot
 
 
 class Settings(BaseSettings):
@@ -42,6 +43,14 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 in a container")
     port: int = Field(8000, ge=1, le=65535, description="TCP port to listen on")
+    route_prefix: str | None = Field(
+        None, pattern=_PATH, description="path such as /openai below which every route can be reached as well"
+    )
+    root_path: str | None = Field(
+        None,
+        pattern=_PATH,
+        description="path such as /llm that a gateway takes off before it passes requests on",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated keys of at least 16 characters; none: no key is asked for"
     )

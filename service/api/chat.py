@@ -4,21 +4,23 @@ import time
 from contextlib import aclosing, closing
 
 from fastapi import APIRouter
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.chat_body import read_chat_body
 from service.api.deps import ApiConfig, Config, ReadyGenerator
 from service.api.disconnect import until_disconnect
 from service.api.documentation import CHAT_REQUEST_BODY, CHAT_STREAM, errors
 from service.api.models import require_model
+from service.api.request_body import read_body
 from service.api.sse import ChatStream
-from service.generation.generator import Generator
+from service.generation.generator import Generation, Generator
 from service.generation.text_stream import TextDelta
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice, ChoiceLogprobs
 
 router = APIRouter(prefix="/v1/chat", tags=["chat"])
+_SHAPE = TypeAdapter(ChatCompletionRequest)
 
 
 @router.post(
@@ -29,7 +31,7 @@ router = APIRouter(prefix="/v1/chat", tags=["chat"])
     openapi_extra={"requestBody": CHAT_REQUEST_BODY},
 )
 async def create_chat_completion(request: Request, config: Config, generator: ReadyGenerator) -> Response:
-    body = await read_chat_body(request)
+    body = await read_body(request, _SHAPE)
     if body.model:
         require_model(body.model, config)
     if body.stream:
@@ -51,18 +53,21 @@ async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: G
             created=created,
             model=config.model_name,
             system_fingerprint=config.system_fingerprint,
-            choices=tuple(_choice(choice, generation.has_logprobs) for choice in parts),
+            choices=tuple(_choice(choice, generation) for choice in parts),
             usage=generation.usage(),
+            timings=generation.timings(),
         )
 
 
-def _choice(deltas: list[TextDelta], has_logprobs: bool) -> Choice:
+def _choice(deltas: list[TextDelta], generation: Generation) -> Choice:
     last = deltas[-1]
     assert last.finish_reason is not None, "deltas end with a finish reason"
     logprobs = tuple(logprob for delta in deltas for logprob in delta.logprobs)
     return Choice(
         index=last.index,
-        message=AssistantMessage(content="".join(delta.text for delta in deltas)),
-        logprobs=ChoiceLogprobs(content=logprobs) if has_logprobs else None,
+        message=AssistantMessage(
+            content="".join(delta.text for delta in deltas), grounding=generation.grounding(last)
+        ),
+        logprobs=ChoiceLogprobs(content=logprobs) if generation.has_logprobs else None,
         finish_reason=last.finish_reason,
     )

@@ -20,6 +20,8 @@ class ApiConfig:
     system_fingerprint: str
     api_keys: Sequence[str] = field(default=(), repr=False)
     cors_origins: Sequence[str] = ()
+    route_prefix: str = ""  # "/path" that may stand in front of every route
+    root_path: str = ""  # "/path" that a gateway has taken off
     max_body_bytes: int = 64 << 20
     body_timeout_s: float = 120.0
     ping_interval_s: float = 15.0

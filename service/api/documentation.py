@@ -4,13 +4,17 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import ChatCompletionChunk
 from service.protocol.error_response import ErrorResponse
+from service.protocol.tokenization import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 
 _SCHEMAS = "#/components/schemas/"
+# Bodies are read by request_body.py and streams by no model of FastAPI's: it does not know these.
+_REQUESTS = (ChatCompletionRequest, TokenizeTextRequest, TokenizeChatRequest, DetokenizeRequest)
 # Eight by eight pixels, a red and blue chessboard of four fields.
 _IMAGE_URL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEX/AAAAAP9sof2OAAAAE0lEQVR4"
@@ -52,6 +56,14 @@ CHAT_REQUEST_BODY: dict[str, Any] = {
         }
     },
 }
+
+
+def request_body(*shapes: type[BaseModel]) -> dict[str, Any]:
+    """A body of one of these shapes, which describe() adds to the document."""
+    references = [{"$ref": _SCHEMAS + shape.__name__} for shape in shapes]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
 
 _CHUNK = (
     '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"openbmb/MiniCPM-V-2",'
@@ -165,10 +177,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     schemas = document["components"]["schemas"]
-    for shape in (ChatCompletionRequest, ChatCompletionChunk):
-        mode: JsonSchemaMode = "validation" if shape is ChatCompletionRequest else "serialization"
+    for shape in (*_REQUESTS, ChatCompletionChunk):
+        mode: JsonSchemaMode = "validation" if shape in _REQUESTS else "serialization"
         schema = shape.model_json_schema(ref_template=_SCHEMAS + "{model}", mode=mode)
-        schemas |= schema.pop("$defs") | {shape.__name__: schema}
+        schemas |= schema.pop("$defs", {}) | {shape.__name__: schema}
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     document["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"apiKey": []}, {}]

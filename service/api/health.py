@@ -1,4 +1,4 @@
-"""GET /health/live and /health/ready, for orchestrators; need no API key."""
+"""GET and HEAD /health/live and /health/ready, for orchestrators; need no API key."""
 
 from fastapi import APIRouter
 
@@ -11,11 +11,13 @@ _OPEN: dict[str, list[str]] = {"security": []}  # no key is asked for
 router = APIRouter(prefix="/health", tags=["health"])
 
 
+@router.head("/live", include_in_schema=False)
 @router.get("/live", summary="Is the process alive?", openapi_extra=_OPEN)
 async def live() -> Health:
     return Health()
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     summary="Has a generation succeeded, and are requests taken?",

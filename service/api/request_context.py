@@ -8,6 +8,8 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.mount import route_path
+
 logger = logging.getLogger(__name__)
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -15,7 +17,7 @@ _CLIENT_CLOSED = 499  # nginx's status for a client that went away; for the log 
 
 
 class RequestContext:
-    """ASGI middleware, outermost: x-request-id (a well-formed incoming one is kept), openai-processing-ms."""
+    """ASGI middleware, inside Mount alone: x-request-id (a well-formed one is kept), openai-processing-ms."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,7 +41,7 @@ class RequestContext:
         try:
             await self._app(scope, receive, add_headers)
         finally:
-            level = logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO
+            level = logging.DEBUG if route_path(scope).startswith("/health/") else logging.INFO
             route, spent = f"{scope['method']} {scope['path'][:128]!r}", _milliseconds_since(began)
             logger.log(level, "%s %s %d in %d ms", request_id, route, status, spent)
 

@@ -21,6 +21,7 @@ from service.protocol.chat_response import (
     Usage,
 )
 from service.protocol.error_response import ErrorResponse
+from service.protocol.timings import Timings
 
 # Its debug lines hold the text of every answer.
 logging.getLogger("sse_starlette").setLevel(logging.WARNING)
@@ -78,8 +79,8 @@ class _Chunks:
             exclude={**dict.fromkeys(self._unless, True), "choices": {0: {"delta": absent}}}
         )
 
-    def usage(self, usage: Usage) -> str:
-        return self._head.model_copy(update={"usage": usage}).model_dump_json()
+    def usage(self, usage: Usage, timings: Timings | None) -> str:
+        return self._head.model_copy(update={"usage": usage, "timings": timings}).model_dump_json()
 
 
 async def _events(
@@ -108,13 +109,15 @@ async def _answer(
             if delta.index not in begun:
                 begun.add(delta.index)
                 yield chunks.choice(delta.index, Delta(role="assistant", content=""))
-            if delta.text or delta.logprobs:
+            grounding = generation.grounding(delta)
+            if delta.text or delta.logprobs or grounding is not None:
                 logprobs = ChoiceLogprobs(content=delta.logprobs) if delta.logprobs else None
-                yield chunks.choice(delta.index, Delta(content=delta.text), logprobs=logprobs)
+                content = Delta(content=delta.text, grounding=grounding)
+                yield chunks.choice(delta.index, content, logprobs=logprobs)
             if delta.finish_reason is not None:
                 yield chunks.choice(delta.index, Delta(), delta.finish_reason)
     if include_usage:
-        yield chunks.usage(generation.usage())
+        yield chunks.usage(generation.usage(), generation.timings())
 
 
 def _error_event(error: RequestError) -> ServerSentEvent:

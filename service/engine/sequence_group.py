@@ -1,8 +1,10 @@
 """The sequences of one request, which run, wait and give way together; decides nothing about others."""
 
+import time
+
 from service.engine.beam_search import BeamSearch
 from service.engine.sequence import Sequence
-from service.engine.token_events import EngineRequest
+from service.engine.token_events import EngineRequest, StepTimes
 
 
 class SequenceGroup:
@@ -14,11 +16,13 @@ class SequenceGroup:
 
     __slots__ = (
         "_num_shared_tokens",
+        "_started_s",
         "beam_search",
         "is_forked",
         "num_cached_tokens",
         "request",
         "sequences",
+        "times",
     )
 
     def __init__(self, first: Sequence, beam_search: BeamSearch | None = None) -> None:
@@ -27,6 +31,8 @@ class SequenceGroup:
         self.beam_search = beam_search
         self.is_forked = self.request.sampling.num_seqs == 1
         self.num_cached_tokens: int | None = None  # of the prompt, found at first admission; None before
+        self.times: StepTimes | None = None  # None before the first token
+        self._started_s: float | None = None  # time.monotonic() of its first step; None before
         self._num_shared_tokens = 0  # the others wait for these; 0: nobody waits
 
     @property
@@ -73,6 +79,17 @@ class SequenceGroup:
             done = min(sequence.num_computed_tokens, self._num_shared_tokens)
             self.sequences[1].num_computed_tokens = done
         self.sequences.remove(sequence)
+
+    def note_start(self) -> None:
+        """A step with it begins; the first one counts, also after a preemption."""
+        if self._started_s is None:
+            self._started_s = time.monotonic()
+
+    def note_first_token(self) -> None:
+        """A token of it was drawn, or beams were chosen; the first one counts."""
+        if self.times is None:
+            assert self._started_s is not None, "tokens come of steps"
+            self.times = StepTimes(self._started_s, time.monotonic())
 
     def start_over(self) -> None:
         """Forget what was computed; every sequence keeps its tokens."""

@@ -111,6 +111,8 @@ class StepLoop:
         batch = self._scheduler.schedule()
         if not batch.chunks:
             return []
+        for chunk in batch.chunks:
+            self._groups[self._sequences[chunk.sequence_id].request.request_id].note_start()
         logits = self._runner.run(batch)
         for chunk in batch.chunks:
             self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
@@ -162,6 +164,8 @@ class StepLoop:
         num_cached = (group.num_cached_tokens or 0) if is_first else 0
         if token == FAILED:
             return self._fail(group, num_cached)
+        if is_first:
+            group.note_first_token()
         finish_reason: FinishReason | None = sequence.append(token)
         if finish_reason is not None:
             self._remove_sequence(group, sequence)
@@ -174,6 +178,7 @@ class StepLoop:
             sequence.index,
             () if logprobs is None else (logprobs,),
             finish_reason is not None and bool(group.sequences),
+            group.times if is_first else None,
         )
 
     def _fail(self, group: SequenceGroup, num_cached: int) -> TokenEvent:
@@ -192,6 +197,7 @@ class StepLoop:
         log_probs = self._sampler.beam_log_probs(logits, beams[0].sampler_state, generated)
         if log_probs is None:
             return [self._fail(group, group.num_cached_tokens or 0)]
+        group.note_first_token()
         going_on = search.advance(log_probs)
         if not search.is_done:
             self._replace_beams(group, going_on)
@@ -210,6 +216,7 @@ class StepLoop:
                 0 if index else group.num_cached_tokens or 0,
                 index,
                 others_run=index + 1 < n,
+                times=None if index else group.times,
             )
 
     def _replace_beams(self, group: SequenceGroup, going_on: list[Beam]) -> None:

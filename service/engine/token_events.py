@@ -1,6 +1,6 @@
 """What goes into the engine for one request and what comes out: all that crosses its thread."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,14 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Seconds of time.monotonic()."""
+
+    started_s: float  # the first step with the request began
+    first_token_s: float  # its first token was drawn; of a beam search, the first beams were chosen
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """What one step produced for one choice of a request.
 
@@ -50,7 +58,7 @@ class TokenEvent:
     failure of the engine; both end all choices at once and carry no tokens. The token that ended the sequence
     (eos or a stop id) is in `token_ids` too; `stop_token_id` names it. `num_cached_tokens` stands in the
     first event that a step brings: how many of the prompt's tokens were found in the cache when the request
-    was first admitted.
+    was first admitted. So do `times`, but not in an event without tokens.
     """
 
     request_id: str
@@ -61,6 +69,7 @@ class TokenEvent:
     index: int = 0  # of the choice
     logprobs: tuple[TokenLogprobs, ...] = ()  # of each token, if they were asked for
     others_run: bool = False
+    times: StepTimes | None = field(default=None, compare=False)  # measured: equal runs differ in it
 
     @property
     def ends_request(self) -> bool:

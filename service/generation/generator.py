@@ -13,20 +13,27 @@ from service.errors import EngineError, NotReadyError, TooLargeError
 from service.generation.admission import Admission, AdmissionSlot
 from service.generation.chat_messages import ImageReference, read_messages
 from service.generation.choice_parameters import ChoiceParams, read_choices
+from service.generation.grounding import locate
 from service.generation.request_parameters import (
     check_text_length,
+    check_timings,
     read_sampling,
     read_stop_strings,
     refuse_unsupported,
 )
+from service.generation.stopwatch import Stopwatch
 from service.generation.text_stream import TextDelta, TextStream
 from service.generation.token_logprobs import LogprobNames
 from service.prompt.chat_template import ChatTemplate, RenderedPrompt
 from service.prompt.conversation import Conversation
 from service.prompt.detokenizer import Detokenizer
+from service.prompt.regions import RegionReader
 from service.prompt.tokenizer import Tokenizer
+from service.protocol.chat_message import ChatMessage
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import CompletionTokensDetails, PromptTokensDetails, Usage
+from service.protocol.grounding import GroundedRegion
+from service.protocol.timings import Timings
 from service.vision.decode import ImageHeader, ImageLimits
 from service.vision.slicing import plan_slices
 from service.vision.worker import DecodedSlice, EncodedSlice, PendingImage
@@ -79,6 +86,8 @@ class _Plan:
     sampling: SamplingParams
     num_image_tokens: int  # slots of the prompt
     cache_salt: bytes
+    image_sizes: tuple[tuple[int, int], ...]  # (width, height), upright
+    wants_timings: bool
 
 
 class Generator:
@@ -101,6 +110,23 @@ class Generator:
         return self._engine.is_healthy
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        return self._engine.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        return self._config.vocab_size
+
+    @property
+    def bos_token_id(self) -> int:
+        return self._config.token_ids.bos
+
+    @property
     def num_in_flight(self) -> int:
         return self._admission.num_in_flight
 
@@ -115,23 +141,47 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         refuse_unsupported(request)
+        check_timings(request)
         choices = read_choices(request, self._engine.max_num_seqs)
-        conversation, references = read_messages(request.messages)
-        check_text_length(conversation, self._engine.max_model_len)
-        if len(references) > self._config.max_images:
-            raise TooLargeError(f"a request may hold {self._config.max_images} images", "messages")
+        conversation, references = self._read_messages(request.messages)
         slot = self._admission.enter()
         try:
-            pending = await self._read_images(references)
+            stopwatch = Stopwatch()
+            with stopwatch.on_images():
+                pending = await self._read_images(references)
             plan = self._plan(request, choices, conversation, pending)
-            decoded = await self._images.decode(pending)
+            with stopwatch.on_images():
+                decoded = await self._images.decode(pending)
             texts = tuple(self._new_text(request) for _ in range(choices.n))
-            generation = Generation(plan, decoded, (self._images, self._engine, texts), slot, self._running)
+            stages = (self._images, self._engine, texts)
+            generation = Generation(plan, decoded, stages, slot, self._running, stopwatch)
         except BaseException:
             slot.release()
             raise
         self._running.add(generation)
         return generation
+
+    async def render(self, messages: Sequence[ChatMessage]) -> RenderedPrompt:
+        """The prompt of these messages, whether it fits or not; images are read up to their headers.
+
+        Raises InvalidValueError and its kin, OverloadedError.
+        """
+        conversation, references = self._read_messages(messages)
+        slot = self._admission.enter()
+        try:
+            images = await self._read_images(references)
+        finally:
+            slot.release()
+        return self._template.render(conversation, [image.plan.grid for image in images])
+
+    def _read_messages(
+        self, messages: Sequence[ChatMessage]
+    ) -> tuple[Conversation, tuple[ImageReference, ...]]:
+        conversation, references = read_messages(messages)
+        check_text_length(conversation, self._engine.max_model_len)
+        if len(references) > self._config.max_images:
+            raise TooLargeError(f"a request may hold {self._config.max_images} images", "messages")
+        return conversation, references
 
     def _plan(
         self,
@@ -145,7 +195,15 @@ class Generator:
         room = self._engine.max_new_tokens(num_tokens, choices.num_seqs)
         sampling = read_sampling(request, choices, num_tokens, room, self._config.vocab_size)
         num_image_tokens = len(prompt.image_slots) * self._config.image.query_num
-        return _Plan(prompt, sampling, num_image_tokens, (request.cache_salt or "").encode())
+        sizes = tuple((image.header.width, image.header.height) for image in images)
+        return _Plan(
+            prompt,
+            sampling,
+            num_image_tokens,
+            (request.cache_salt or "").encode(),
+            sizes,
+            bool(request.timings),
+        )
 
     async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
         config = self._config
@@ -169,6 +227,7 @@ class Generator:
             read_stop_strings(request),
             include_stop=bool(request.include_stop_str_in_output),
             names=LogprobNames(tokenizer, token_ids, skip_special_tokens=skip),
+            regions=RegionReader(tokenizer, token_ids) if request.grounding else None,
         )
 
 
@@ -182,6 +241,7 @@ class Generation:
         stages: tuple[ImageWorker, TokenEngine, tuple[TextStream, ...]],
         slot: AdmissionSlot,
         running: set["Generation"],
+        stopwatch: Stopwatch,
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._plan = plan
@@ -189,6 +249,7 @@ class Generation:
         self._images, self._engine, self._texts = stages
         self._slot = slot
         self._running = running
+        self._stopwatch = stopwatch
         self._aborted = False
         self._num_cached_tokens = 0
 
@@ -198,9 +259,11 @@ class Generation:
 
         Raises EngineError if the engine or the encoder fails, NotReadyError if the service shuts down.
         """
-        request = await self._encode()
+        with self._stopwatch.on_images():
+            request = await self._encode()
         if self._aborted:
             raise NotReadyError("the service is shutting down")
+        self._stopwatch.submit()
         async with aclosing(self._engine.stream(request)) as events:
             async for event in events:
                 if event.finish_reason == "error":
@@ -211,6 +274,7 @@ class Generation:
                 text = self._texts[event.index]
                 if text.is_finished:  # the engine had not heard of its stop string yet
                     continue
+                self._stopwatch.token(event.times)
                 delta = text.push(event)
                 yield delta
                 if all(text.is_finished for text in self._texts):
@@ -226,6 +290,14 @@ class Generation:
     def has_logprobs(self) -> bool:
         """Whether deltas come with log-probabilities."""
         return self._plan.sampling.logprobs is not None
+
+    def grounding(self, delta: TextDelta) -> tuple[GroundedRegion, ...] | None:
+        """What a choice's last delta marks in the images; None in all others, and if nobody asked."""
+        return None if delta.regions is None else locate(delta.regions, self._plan.image_sizes)
+
+    def timings(self) -> Timings | None:
+        """As of the last delta; None before the first, and if nobody asked."""
+        return self._stopwatch.read() if self._plan.wants_timings else None
 
     def usage(self) -> Usage:
         """As of the last delta, all choices together."""

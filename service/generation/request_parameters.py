@@ -42,6 +42,13 @@ def _nested(value: object) -> list[tuple[str, RequestModel]]:
     return [(f"[{index}]", item) for index, item in enumerate(items) if isinstance(item, RequestModel)]
 
 
+def check_timings(request: ChatCompletionRequest) -> None:
+    """Raise InvalidValueError where a stream has no place for the timings that are asked for."""
+    has_usage = request.stream_options is not None and request.stream_options.include_usage
+    if request.timings and request.stream and not has_usage:
+        raise InvalidValueError("timings of a stream need stream_options.include_usage", "timings")
+
+
 def check_text_length(conversation: Conversation, max_model_len: int) -> None:
     """Raise ContextLengthError for a text that cannot fit, before time is spent on tokenising it."""
     parts = [part for turn in conversation.turns for part in turn.parts if isinstance(part, TextPart)]

@@ -7,6 +7,7 @@ from typing import Literal
 from service.engine.token_events import TokenEvent
 from service.generation.token_logprobs import LogprobNames
 from service.prompt.detokenizer import AnswerTrim, Detokenizer
+from service.prompt.regions import Region, RegionReader
 from service.prompt.stop_strings import StopStrings
 from service.protocol.chat_response import TokenLogprob
 
@@ -17,6 +18,7 @@ FinishReason = Literal["stop", "length"]
 class TextDelta:
     """Text of one choice that became certain; `finish_reason` in the last one.
 
+    In that one stand the `regions` of the whole answer too, if they are read.
     `logprobs` are of the tokens that came, whether their text is certain by now or not: in all deltas
     together, one for every token counted.
     """
@@ -25,6 +27,7 @@ class TextDelta:
     finish_reason: FinishReason | None = None
     index: int = 0  # of the choice
     logprobs: tuple[TokenLogprob, ...] = ()
+    regions: tuple[Region, ...] | None = None
 
 
 class TextStream:
@@ -41,16 +44,19 @@ class TextStream:
         *,
         include_stop: bool = False,
         names: LogprobNames | None = None,
+        regions: RegionReader | None = None,
     ) -> None:
         """`detokenizer` must not strip. `include_stop` shows the stop string or stop token that matched.
 
-        With `names`, events with log-probabilities are told with them.
+        With `names`, events with log-probabilities are told with them. `regions` reads every token up to the
+        one that ended the answer.
         """
         self._detokenizer = detokenizer
         self._stop_strings = StopStrings(stop_strings, include_stop)
         self._trim = AnswerTrim()
         self._include_stop = include_stop
         self._names = names
+        self._regions = regions
         self.is_finished = False
         self.num_tokens = 0  # up to and including the token that ended the answer
 
@@ -62,11 +68,14 @@ class TextStream:
         text, finish_reason = self._push(event)
         self.is_finished = finish_reason is not None
         logprobs = self._logprobs(event, self.num_tokens - num_before) if event.logprobs else ()
-        return TextDelta(text, finish_reason, event.index, logprobs)
+        regions = self._regions.regions if self._regions is not None and self.is_finished else None
+        return TextDelta(text, finish_reason, event.index, logprobs, regions)
 
     def _push(self, event: TokenEvent) -> tuple[str, FinishReason | None]:
         text = ""
         for token_id in self._counted(event):
+            if self._regions is not None:
+                self._regions.push(token_id)
             visible, matched = self._stop_strings.push(self._detokenizer.push((token_id,)))
             text += self._stripped(visible, final=matched is not None)
             if matched is not None:

@@ -93,6 +93,13 @@ class ChatCompletionRequest(RequestModel):
         max_length=MAX_SALT_LENGTH,
         description="Only requests with the same salt share cached prefixes.",
     )
+    grounding: bool | None = Field(
+        None, description="Tells, beside the text, the boxes, quads and points the answer marks in the image."
+    )
+    timings: bool | None = Field(
+        None,
+        description="Tells where the time went; of a stream, in the usage chunk, which must be asked for.",
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -2,9 +2,17 @@
 
 from typing import Literal
 
+from pydantic import Field
+
+from service.protocol.grounding import GroundedRegion
+from service.protocol.timings import Timings
 from service.protocol.wire_model import ReplyModel
 
 FinishReason = Literal["stop", "length"]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class PromptTokensDetails(ReplyModel):
@@ -46,9 +54,12 @@ class ChoiceLogprobs(ReplyModel):
 
 
 class AssistantMessage(ReplyModel):
+    """`grounding` is on the wire only where the client asked for it."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
+    grounding: tuple[GroundedRegion, ...] | None = Field(default=None, exclude_if=_is_none)
 
 
 class Choice(ReplyModel):
@@ -66,13 +77,15 @@ class ChatCompletion(ReplyModel):
     system_fingerprint: str
     choices: tuple[Choice, ...]
     usage: Usage
+    timings: Timings | None = Field(default=None, exclude_if=_is_none)
 
 
 class Delta(ReplyModel):
-    """Fields that are None are left out of the chunk."""
+    """Fields that are None are left out of the chunk; `grounding` stands in the last one with content."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    grounding: tuple[GroundedRegion, ...] | None = Field(default=None, exclude_if=_is_none)
 
 
 class ChunkChoice(ReplyModel):
@@ -83,7 +96,10 @@ class ChunkChoice(ReplyModel):
 
 
 class ChatCompletionChunk(ReplyModel):
-    """`usage` is on the wire only where the client asked for it: null until the last chunk."""
+    """`usage` is on the wire only where the client asked for it: null until the last chunk.
+
+    So are `timings`, beside the usage and nowhere else.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -92,3 +108,4 @@ class ChatCompletionChunk(ReplyModel):
     system_fingerprint: str
     choices: tuple[ChunkChoice, ...]
     usage: Usage | None = None
+    timings: Timings | None = Field(default=None, exclude_if=_is_none)

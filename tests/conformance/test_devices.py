@@ -126,6 +126,14 @@ def test_the_stateful_runner_answers_as_the_paged_one(stateful: LiveServer, expe
     assert _cached(_post(stateful, BODIES[0])) == 0, "nothing is shared"
 
 
+def test_every_runner_tells_the_time(two: LiveServer, stateful: LiveServer) -> None:
+    for server, choices in ((stateful, {}), (two, {"n": 2}), (two, {"num_beams": 2, "temperature": 0})):
+        body = ask(STORIES[0], timings=True, max_tokens=4, **choices)
+        timings = _post(server, body)["timings"]
+        assert timings["prefill_ms"] > 0
+        assert all(value >= 0 for value in timings.values())
+
+
 def _devices(server: LiveServer) -> list[dict[str, Any]]:
     body = httpx.get(f"{server.base_url}/v1/devices", timeout=30).json()
     assert body["object"] == "list"

@@ -117,6 +117,11 @@ def test_models(client: OpenAI, http: httpx.Client) -> None:
     assert http.get("/v1/models").json() == {"object": "list", "data": [model.to_dict()]}
 
 
+def test_no_page_loads_scripts_from_elsewhere(http: httpx.Client) -> None:
+    for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+        assert http.get(path).status_code == 404
+
+
 def test_the_document_describes_errors_and_not_fastapis_own(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     assert "ValidationError" not in str(document)

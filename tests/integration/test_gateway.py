@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from string import Template
 
 import httpx
@@ -27,15 +29,25 @@ http {
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with _gateway(tmp_path_factory.mktemp("nginx"), {}, max_body_bytes=1_000_000) as url:
+        yield url
+
+
+@contextmanager
+def _gateway(directory: Path, below: dict[str, str], **settings: str | int) -> Iterator[str]:
+    """The address of an nginx in front of a service; `below` adds paths and where they lead."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
         pytest.skip("nginx is not installed (Debian: nginx-light)")
-    directory = tmp_path_factory.mktemp("nginx")
-    with LiveServer(max_body_bytes=1_000_000) as server:
+    with LiveServer(**settings) as server:
         port = free_port()
         # safe_substitute: nginx's own $variables stay, as with the container's envsubst.
         template = Template((REPOSITORY / "deploy" / "gateway.conf.template").read_text(encoding="utf-8"))
         conf = template.safe_substitute(UPSTREAM=f"127.0.0.1:{server.port}", LISTEN=f"127.0.0.1:{port}")
+        whole = conf[conf.index("    location / {") : conf.rindex("}")]
+        for path, target in below.items():
+            there = whole.replace("location / {", f"location {path} {{")
+            conf = conf.replace(whole, whole + there.replace("http://minicpmv;", f"{target};"))
         (directory / "gateway.conf").write_text(conf, encoding="utf-8")
         (directory / "nginx.conf").write_text(_MAIN.replace("$dir", str(directory)), encoding="utf-8")
         process = subprocess.Popen([nginx, "-c", directory / "nginx.conf", "-p", directory, "-e", "stderr"])
@@ -88,3 +100,18 @@ def test_errors_of_the_service_reach_the_client_whole(gateway: str) -> None:
     oversized = httpx.post(f"{gateway}/v1/chat/completions", content=b"x" * 2_000_000, timeout=30)
     assert oversized.status_code == 413
     assert oversized.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_path_below_which_the_service_stands(tmp_path: Path) -> None:
+    """/llm is nginx's and taken off, /openai passes to the service whole."""
+    below = {"/llm/": "http://minicpmv/", "/openai/": "http://minicpmv"}
+    with _gateway(tmp_path, below, root_path="/llm", route_prefix="/openai") as url:
+        for path, server in (("/llm", "/llm"), ("/openai", "/llm/openai")):
+            with OpenAI(base_url=f"{url}{path}/v1", api_key="none", max_retries=0) as client:
+                (model,) = client.models.list()
+                answer = client.chat.completions.create(
+                    model=model.id, messages=[{"role": "user", "content": "Hello"}], max_tokens=4
+                )
+                assert answer.usage is not None
+            document = httpx.get(f"{url}{path}/openapi.json").json()
+            assert document["servers"] == [{"url": server}]

@@ -8,6 +8,7 @@ import pytest
 from service.protocol.chat_message import ChatMessage, ImagePart, ImageURL, TextPart
 from service.protocol.chat_request import ChatCompletionRequest, StreamOptions
 from service.protocol.field_state import Refused, Tolerated
+from service.protocol.tokenization import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from service.protocol.wire_model import RequestModel
 from tests.conftest import REPOSITORY
 
@@ -18,6 +19,9 @@ SECTIONS: dict[str, type[RequestModel]] = {
     "Text parts": TextPart,
     "Image parts": ImagePart,
     "Image URLs": ImageURL,
+    "Tokens of a text": TokenizeTextRequest,
+    "Tokens of messages": TokenizeChatRequest,
+    "Text of tokens": DetokenizeRequest,
 }
 _ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\|$", re.MULTILINE)
 

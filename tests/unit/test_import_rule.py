@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"errors", "artifacts"},
     "artifacts": {"errors"},
     "host_limits": set(),
-    "server": {"errors"},
+    "server": {"errors", "protocol"},
     "protocol": {"errors", "metrics"},
     "prompt": _CONTRACT,
     "vision": _CONTRACT,

@@ -1,6 +1,7 @@
 """Requests with several sequences: every answer is that of no engine at all, whoever else runs."""
 
 import random
+import time
 from collections.abc import Iterator
 from itertools import count
 
@@ -252,6 +253,42 @@ def test_the_last_choice_to_be_ended_ends_the_request() -> None:
     assert harness.loop.abort_choice("a", 1) == [TokenEvent("a", (), "abort")]
     assert not harness.loop.has_work
     assert harness.loop.stats.used_blocks == 0
+
+
+@pytest.mark.parametrize("preempt", [False, True])
+@pytest.mark.parametrize(
+    "sampling",
+    [sampled(1), sampled(3), searched(3), searched(3, n=2), searched(3, 1)],
+    ids=["one", "choices", "beams", "two beams", "one step"],
+)
+def test_the_first_event_of_all_choices_alone_has_times(sampling: SamplingParams, preempt: bool) -> None:
+    harness = Harness(budget=12)
+    one = request("a", list(range(3, 23)), sampling)
+    times = [time.monotonic()]
+    harness.add(one)
+    harness.step()
+    times.append(time.monotonic())
+    harness.step()
+    if preempt and harness.scheduler.running:
+        harness.scheduler.preempt_youngest()
+    harness.drain()
+    first, *others = harness.events["a"]
+    assert first.times is not None
+    assert times[0] <= first.times.started_s <= times[1] <= first.times.first_token_s <= time.monotonic()
+    assert all(event.times is None for event in others)
+    assert harness.answers(one) == expected_answers(one)
+
+
+def test_a_search_has_its_first_token_long_before_its_answer() -> None:
+    harness = Harness()
+    harness.add(request("a", [3, 4, 5], searched(3, 9)))
+    harness.step()
+    after_first = time.monotonic()
+    harness.drain()
+    (event,) = harness.events["a"]
+    assert event.times is not None
+    assert len(event.token_ids) > 1
+    assert event.times.first_token_s <= after_first
 
 
 @pytest.mark.parametrize("sampling", [sampled(3), searched(3)], ids=["choices", "beams"])

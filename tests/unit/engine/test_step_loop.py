@@ -1,6 +1,7 @@
 """Whole answers from the loop without its thread, over a cache that would notice a wrong block."""
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -133,3 +134,16 @@ def test_abort_frees_waiting_and_running_alike() -> None:
     assert loop.abort("running") == []
     assert not loop.has_work
     assert loop.stats.used_blocks == 0
+
+
+def test_the_first_event_alone_tells_when_its_request_began() -> None:
+    loop = StepLoop(
+        ScriptedRunner(20, 4, lambda batch: None), Scheduler(BlockManager(20, 4), 4, 16), VOCAB_SIZE, EOS
+    )
+    before = time.monotonic()
+    loop.add(request("a", [9, 9, 9], SamplingParams(max_tokens=4)))
+    first, *others = drain(loop)
+    assert first.times is not None
+    assert before <= first.times.started_s <= first.times.first_token_s <= time.monotonic()
+    assert others
+    assert all(event.times is None for event in others)

@@ -1,18 +1,19 @@
-"""From the bytes of a request body to ChatCompletionRequest, every fault named by its field."""
+"""From the bytes of a request body to its shape, every fault named by its field; knows no route."""
 
 import re
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from service.errors import InvalidValueError, UnsupportedFieldError
-from service.protocol.chat_request import ChatCompletionRequest
 
+_Shape = TypeVar("_Shape")
 _UNION_TAG = re.compile(r"<\w+>")
 
 
-async def read_chat_body(request: Request) -> ChatCompletionRequest:
+async def read_body(request: Request, shape: TypeAdapter[_Shape]) -> _Shape:
     """Parse and validate; raises InvalidValueError for the first fault, UnsupportedFieldError by field name.
 
     Nesting is limited by pydantic's JSON parser (200 levels).
@@ -23,7 +24,7 @@ async def read_chat_body(request: Request) -> ChatCompletionRequest:
         raise InvalidValueError("the Content-Type must be application/json")
     body = await request.body()
     try:
-        return ChatCompletionRequest.model_validate_json(body)
+        return shape.validate_json(body)
     except ValidationError as error:
         raise _first_fault(
             error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.chat_body import dotted
+from service.api.request_body import dotted
 
 
 @pytest.mark.parametrize(
