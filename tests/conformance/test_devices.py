@@ -156,9 +156,10 @@ def test_devices_are_told(two: LiveServer, stateful: LiveServer) -> None:
     assert (engine["runner"], engine["max_model_len"]) == ("stateful", 4096)
 
 
-def test_models_may_sit_on_different_devices(expected: list[str]) -> None:
+def test_models_may_sit_on_different_devices(tiny_artifacts: Path, expected: list[str]) -> None:
     """AUTO is a device of its own to OpenVINO; here it ends on the CPU, without paged attention."""
-    with LiveServer(device="CPU,AUTO", image_device="AUTO", **EXACT) as server:
+    two = {"device": "CPU,AUTO", "image_device": "AUTO"}
+    with LiveServer(model_dir=tiny_artifacts, **two, **EXACT) as server:
         answers = _together(server, BODIES)
         devices = _devices(server)
     assert [_text(answer) for answer in answers] == expected
