@@ -96,9 +96,11 @@ class Engine:
         self._condition = threading.Condition()
         self._state: _State = "new"  # with _inbox and _unfinished: under the condition
         self._inbox: list[EngineRequest | _Abort] = []
-        self._unfinished: set[str] = set()  # submitted, terminal event not yet handed over
+        # Submitted, terminal event not yet handed over. By queue, not by id at the time of delivery: a late
+        # event would reach the next request of that id.
+        self._unfinished: dict[str, asyncio.Queue[TokenEvent]] = {}
+        self._open: set[str] = set()  # streams being read; touched by the event loop only
         self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._streams: dict[str, asyncio.Queue[TokenEvent]] = {}  # touched by the event loop only
 
     @property
     def is_healthy(self) -> bool:
@@ -189,7 +191,7 @@ class Engine:
                 if event.ends_request:
                     return
         finally:
-            del self._streams[request.request_id]
+            self._open.remove(request.request_id)
             self.abort(request.request_id)
 
     def _check(self, request: EngineRequest, max_tokens: int) -> None:
@@ -223,12 +225,12 @@ class Engine:
         with self._condition:
             if self._state != "running":
                 raise NotReadyError("the engine is not running")
-            if request.request_id in self._unfinished or request.request_id in self._streams:
+            if request.request_id in self._unfinished or request.request_id in self._open:
                 raise InvalidValueError("the request id is in use", "request_id")
-            assert not self._streams or self._event_loop is event_loop, "an engine serves one event loop"
+            assert not self._open or self._event_loop is event_loop, "an engine serves one event loop"
             self._event_loop = event_loop
-            self._streams[request.request_id] = events
-            self._unfinished.add(request.request_id)
+            self._open.add(request.request_id)
+            self._unfinished[request.request_id] = events
             self._inbox.append(request)
             self._condition.notify()
 
@@ -283,18 +285,20 @@ class Engine:
         if not events:
             return
         with self._condition:
-            self._unfinished.difference_update(e.request_id for e in events if e.ends_request)
+            deliveries = [(self._unfinished[event.request_id], event) for event in events]
+            for event in events:
+                if event.ends_request:
+                    del self._unfinished[event.request_id]
         assert self._event_loop is not None, "events come from requests, and requests from a loop"
         try:
-            self._event_loop.call_soon_threadsafe(self._deliver, events)
+            self._event_loop.call_soon_threadsafe(_deliver, deliveries)
         except RuntimeError:  # the loop is closed: nobody is left to listen
             logger.warning("engine events dropped: the event loop is closed")
 
-    def _deliver(self, events: list[TokenEvent]) -> None:
-        for event in events:
-            stream = self._streams.get(event.request_id)
-            if stream is not None:
-                stream.put_nowait(event)
+
+def _deliver(deliveries: list[tuple[asyncio.Queue[TokenEvent], TokenEvent]]) -> None:
+    for stream, event in deliveries:
+        stream.put_nowait(event)
 
 
 def _check_sizes(config: EngineConfig, model: EngineModel) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import service.engine.engine as engine_module
 from service.engine.engine import Engine, EngineConfig
 from service.engine.sampling_params import BeamSearchParams, SamplingParams
 from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
@@ -60,15 +61,15 @@ async def test_all_events_of_a_step_cross_in_one_call(
     others = [asyncio.create_task(collect(engine, request(str(i), [1, i]))) for i in (1, 2, 3)]
     await asyncio.sleep(0)
     calls = 0
-    deliver = engine._deliver
+    deliver = engine_module._deliver
 
-    def counted(events: list[TokenEvent]) -> None:
+    def counted(deliveries: list[tuple[asyncio.Queue[TokenEvent], TokenEvent]]) -> None:
         nonlocal calls
         calls += 1
-        assert len({event.request_id for event in events}) == len(events)
-        deliver(events)
+        assert len({event.request_id for _, event in deliveries}) == len(deliveries)
+        deliver(deliveries)
 
-    monkeypatch.setattr(engine, "_deliver", counted)
+    monkeypatch.setattr(engine_module, "_deliver", counted)
     model.may_run.set()
     await asyncio.gather(first, *others)
     assert model.runner is not None
