@@ -16,7 +16,9 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, title="commands")
     train = commands.add_parser("train", help="learn by config.json, or go on where the last run stopped")
     train.add_argument("--run", type=Path, default=RUN, help="directory of the training state")
-    train.add_argument("--start", type=Path, help="a checkpoint whose weights to go on from, with all parts")
+    train.add_argument(
+        "--start", type=Path, help="a checkpoint whose weights to go on from, with the last stage"
+    )
     train.set_defaults(command=_train)
     save = commands.add_parser("save", help="write the training state as a checkpoint")
     save.add_argument("--run", type=Path, default=RUN, help="directory of the training state")

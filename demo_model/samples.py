@@ -20,42 +20,6 @@ from service.vision.preprocess import cut_slices
 from service.vision.slicing import SlicePlan, plan_slices
 
 _SKIP = -100
-_SMALL_SHARE = 0.7  # of the images whose slices show nothing more than the overview
-# How often each kind of sample is drawn while all parts learn.
-_KINDS = {
-    "one_figure": 0.06,
-    "figures": 0.14,
-    "counted": 0.19,
-    "large_text": 0.10,
-    "small_text": 0.14,
-    "placed_texts": 0.17,
-    "figure_and_text": 0.06,
-    "several_images": 0.12,
-    "no_image": 0.02,
-}
-# At first: what the overview shows, in images of few slices. Finding a thing among few slots is learned
-# sooner than among hundreds, and then carries over.
-_EASY_KINDS = {
-    "one_figure": 0.06,
-    "figures": 0.34,
-    "counted": 0.22,
-    "large_text": 0.08,
-    "placed_large_texts": 0.16,
-    "several_images": 0.11,
-    "no_image": 0.03,
-}
-# And while only the eye learns.
-_EYE_KINDS = {
-    "page": 0.4,
-    "crowd": 0.18,
-    "one_figure": 0.05,
-    "figures": 0.05,
-    "counted": 0.02,
-    "large_text": 0.12,
-    "small_text": 0.06,
-    "placed_texts": 0.08,
-    "figure_and_text": 0.04,
-}
 _WEIGHTS = {"count": 3.0, "read": 4.0, "read at": 4.0, "where": 2.0, "unknown": 0.25, "describe": 0.6}
 
 
@@ -99,11 +63,11 @@ class Sampler:
         self._query_span = query_span
         self._turns = turns
 
-    def conversation(self, *seed: int, easy: bool = False) -> Sample:
-        """A sample with up to `turns` turns; an easy one has few slices."""
+    def conversation(self, *seed: int, kinds: dict[str, float], small_share: float) -> Sample:
+        """A sample with up to `turns` turns, of one of the kinds; a share of the images is small, which makes
+        few slices, where these show nothing more than the overview."""
         rng = np.random.default_rng(seed)
-        layouts = Layouts(rng, self._image_config, self._sizes, small_share=1.0 if easy else _SMALL_SHARE)
-        kinds = _EASY_KINDS if easy else _KINDS
+        layouts = Layouts(rng, self._image_config, self._sizes, small_share=small_share)
         kind = str(rng.choice(list(kinds), p=list(kinds.values())))
         language: Language = "zh" if rng.random() < 0.2 else "en"
         phrasing = any_phrasing(rng)
@@ -120,11 +84,13 @@ class Sampler:
                 asked += without_image(layouts.code(2, 5), language, phrasing)
         return self._sample([self.picture(scene, rng) for scene in scenes], self._choose(asked, rng), rng)
 
-    def eye(self, *seed: int, most: int) -> list[tuple[NDArray[np.uint8], SliceLabels]]:
+    def eye(
+        self, *seed: int, kinds: dict[str, float], most: int
+    ) -> list[tuple[NDArray[np.uint8], SliceLabels]]:
         """The overview and slices of one image, `most` at most, such with something to see first."""
         rng = np.random.default_rng(seed)
         layouts = Layouts(rng, self._image_config, self._sizes)
-        kind = str(rng.choice(list(_EYE_KINDS), p=list(_EYE_KINDS.values())))
+        kind = str(rng.choice(list(kinds), p=list(kinds.values())))
         picture = self.picture(getattr(layouts, kind)(), rng)
         views = list(zip(picture.slices, picture.labels, strict=True))
         first, rest = views[0], views[1:]

@@ -1,4 +1,4 @@
-"""Owns training: first the eye alone, then all parts; saves its state, and goes on from it.
+"""Owns training: the eye alone, all parts, more of the hard tasks; saves its state, and goes on from it.
 
 `python -m demo_model train`
 """
@@ -29,10 +29,12 @@ from demo_model.vocabulary import demo_vocabulary
 from service.artifacts import TokenIds
 from service.prompt.tokenizer import SentencePieceTokenizer
 
-_SAVE_EVERY = 250  # steps
+_SAVE_EVERY = 100  # steps
 _LOG_EVERY = 25
 _POOL = 4  # batches whose conversations are sorted by length together
-_EYE, _ALL, _EYE_LATER = 0, 1, 2  # first number of every sample's seed
+_EYE, _ALL, _EYE_LATER, _MORE, _EYE_LAST = 0, 1, 2, 3, 4  # first number of every sample's seed
+_STAGES = ("eye", "all", "more")
+_SEEDS = {"all": (_ALL, _EYE_LATER), "more": (_MORE, _EYE_LAST)}
 
 
 class Batches(IterableDataset[Any]):
@@ -50,26 +52,30 @@ class Batches(IterableDataset[Any]):
         if self._stage == "eye":
             yield from self._eye(sampler, self._settings.eye)
         else:
-            yield from self._conversations(sampler, self._settings.all)
+            yield from self._conversations(sampler, getattr(self._settings, self._stage))
 
     def _eye(self, sampler: Sampler, stage: Stage) -> Iterator[SliceBatch]:
         for step in range(self._first, self._last):
             yield self._eye_batch(sampler, range(step * stage.batch, (step + 1) * stage.batch), _EYE)
 
     def _eye_batch(self, sampler: Sampler, numbers: range, kind: int) -> SliceBatch:
-        most = self._settings.eye.slices
+        eye = self._settings.eye
         seeds = ((kind, self._settings.seed, number) for number in numbers)
-        views = [view for seed in seeds for view in sampler.eye(*seed, most=most)]
+        views = [view for seed in seeds for view in sampler.eye(*seed, kinds=eye.kinds, most=eye.slices)]
         return slice_batch(views, self._config.vision.patch_size)
 
     def _conversations(self, sampler: Sampler, stage: Stage) -> Iterator[ConversationBatch]:
         """Batches of conversations of about one length, in random order within a pool."""
+        seed, eye_seed = _SEEDS[self._stage]
         for pool in range(self._first // _POOL, -(-self._last // _POOL)):
             size = stage.batch * _POOL
             numbers = range(pool * size, (pool + 1) * size)
-            easy = pool * _POOL < stage.easy_steps
+            kinds, small_share = stage.kinds, stage.small_share
+            if stage.easy_kinds and pool * _POOL < stage.easy_steps:
+                kinds, small_share = stage.easy_kinds, 1.0
             samples = [
-                sampler.conversation(_ALL, self._settings.seed, number, easy=easy) for number in numbers
+                sampler.conversation(seed, self._settings.seed, number, kinds=kinds, small_share=small_share)
+                for number in numbers
             ]
             samples.sort(key=lambda sample: len(sample.token_ids))
             order = torch.randperm(_POOL, generator=torch.Generator().manual_seed(pool)).tolist()
@@ -78,7 +84,7 @@ class Batches(IterableDataset[Any]):
                 if self._first <= step < self._last:
                     chosen = samples[part * stage.batch : (part + 1) * stage.batch]
                     others = range(step * stage.eye_images, (step + 1) * stage.eye_images)
-                    for_the_eye = self._eye_batch(sampler, others, _EYE_LATER)
+                    for_the_eye = self._eye_batch(sampler, others, eye_seed)
                     yield conversation_batch(chosen, for_the_eye, self._config.vision.patch_size)
 
 
@@ -86,8 +92,8 @@ class Trainer:
     """The network, its heads and both optimisers."""
 
     def __init__(self, settings: Settings, directory: Path, start: Path | None = None) -> None:
-        """Take up what `directory` holds of an earlier run; if nothing, begin with the eye, or with all parts
-        and the weights of a checkpoint, `start`."""
+        """Take up what `directory` holds of an earlier run; if nothing, begin with the eye, or with the last
+        stage and the weights of a checkpoint, `start`."""
         self.settings = settings
         self.directory = directory
         self.config = parse_config(settings.checkpoint)
@@ -100,23 +106,23 @@ class Trainer:
         self._start_stage("eye")
         if start is not None:
             self.network.load_state_dict(load_file(start / SINGLE_NAME))
-            self._start_stage("all")
+            self._start_stage("more")
         self._load()
 
     def run(self) -> None:
         """Train to the end, from wherever the saved state stands."""
         torch.set_num_threads(2)
-        if self.stage == "eye":
-            self._run_stage(self.settings.eye)
-            self._start_stage("all")
+        self._run_stage(getattr(self.settings, self.stage))
+        for stage in _STAGES[_STAGES.index(self.stage) + 1 :]:
+            self._start_stage(stage)
             self._save()
-        self._run_stage(self.settings.all)
+            self._run_stage(getattr(self.settings, stage))
 
     def _start_stage(self, stage: str) -> None:
         """New optimisers: the eye's state would be about another loss."""
         self.stage, self.step = stage, 0
         trained = (
-            self.network if stage == "all" else nn.ModuleList([self.network.vpm, self.network.resampler])
+            nn.ModuleList([self.network.vpm, self.network.resampler]) if stage == "eye" else self.network
         )
         matrices: list[Tensor] = []
         others: list[Tensor] = [p for n, p in self.heads.named_parameters() if "ordinal" not in n]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from convert.checkpoint_config import parse_config
+from demo_model.layouts import Layouts
 from demo_model.questions import Question
-from demo_model.samples import Sampler
+from demo_model.samples import Sample, Sampler
 from demo_model.settings import read_settings
 from demo_model.train import make_sampler
 from demo_model.vocabulary import demo_vocabulary
@@ -16,12 +17,13 @@ from service.prompt.chat_template import ChatTemplate
 from service.prompt.conversation import Conversation, ImagePart, TextPart, Turn
 from service.prompt.tokenizer import SentencePieceTokenizer
 
-CONFIG = parse_config(read_settings().checkpoint)
+SETTINGS = read_settings()
+CONFIG = parse_config(SETTINGS.checkpoint)
 
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
-    return make_sampler(read_settings(), CONFIG)
+    return make_sampler(SETTINGS, CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenize
     return SentencePieceTokenizer(path, TokenIds())
 
 
+def conversation(sampler: Sampler, number: int) -> Sample:
+    return sampler.conversation(5, number, kinds=SETTINGS.more.kinds, small_share=SETTINGS.more.small_share)
+
+
 @pytest.mark.parametrize("number", range(12))
 def test_tokens_are_those_of_the_chat_template(
     sampler: Sampler, tokenizer: SentencePieceTokenizer, number: int
 ) -> None:
     """The service renders all earlier turns in one piece; training appends turn by turn."""
-    sample = sampler.conversation(5, number)
+    sample = conversation(sampler, number)
     asked = sample.asked
     turns: list[Turn] = []
     for question in asked:
@@ -55,7 +61,7 @@ def test_tokens_are_those_of_the_chat_template(
 def test_every_answer_is_learned_up_to_its_end(
     sampler: Sampler, tokenizer: SentencePieceTokenizer, number: int
 ) -> None:
-    sample = sampler.conversation(5, number)
+    sample = conversation(sampler, number)
     asked = sample.asked
     learned: list[Question] = []
     for question, (first, last) in zip(asked, sample.spans, strict=True):
@@ -68,8 +74,16 @@ def test_every_answer_is_learned_up_to_its_end(
     assert (sample.targets >= 0).sum() == num_learned
 
 
+@pytest.mark.parametrize(
+    "kinds", [SETTINGS.eye.kinds, SETTINGS.all.kinds, SETTINGS.all.easy_kinds, SETTINGS.more.kinds]
+)
+def test_every_kind_is_known_and_their_shares_make_one(kinds: dict[str, float]) -> None:
+    assert sum(kinds.values()) == pytest.approx(1)
+    assert all(kind in ("several_images", "no_image") or hasattr(Layouts, kind) for kind in kinds)
+
+
 def test_samples_repeat(sampler: Sampler) -> None:
-    first, again = sampler.conversation(5, 3), sampler.conversation(5, 3)
+    first, again = conversation(sampler, 3), conversation(sampler, 3)
     np.testing.assert_array_equal(first.token_ids, again.token_ids)
     for a, b in zip(first.pictures, again.pictures, strict=True):
         for x, y in zip(a.slices, b.slices, strict=True):
