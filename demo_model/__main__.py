@@ -29,6 +29,7 @@ def main() -> None:
     evaluate.add_argument("--weights", nargs="+", default=["int8"], help="variants, a column each")
     evaluate.add_argument("--cases", type=int, default=_EXAM_CASES, help="of every row")
     evaluate.add_argument("--seed", type=int, required=True, help="one not used for any decision")
+    evaluate.add_argument("--harder", action="store_true", help="what it was not trained for, instead")
     evaluate.add_argument("--mistakes", type=Path, help="file for what went wrong, one JSON line each")
     evaluate.set_defaults(command=_evaluate)
     faults = commands.add_parser("faults", help="break the programs on purpose: does the exam notice?")
@@ -53,14 +54,16 @@ def _save(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from demo_model.evaluate import Mark, examine, running_service, table
+    from demo_model.rows import HARDER_ROWS, ROWS
     from service.artifacts import read_manifest
 
+    asked = HARDER_ROWS if arguments.harder else ROWS
     image_config = read_manifest(arguments.artifacts).model.image
     marks: dict[str, list[Mark]] = {}
     for weights in arguments.weights:
         with running_service(arguments.artifacts, weights) as url:
             marks[weights] = []
-            for mark in examine(url, arguments.cases, arguments.seed, image_config):
+            for mark in examine(url, arguments.cases, arguments.seed, image_config, asked):
                 print(f"{weights} {mark.row.name}: {mark.accuracy:.3f}", flush=True)
                 marks[weights].append(mark)
     print(table(marks))

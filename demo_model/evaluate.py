@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demo_model.exam import ROWS, Case, Row, cases
+from demo_model.exam import Case, cases
+from demo_model.rows import ROWS, Row
 from service.artifacts import ImageConfig
 
 _CLIENTS = 8
@@ -107,9 +108,10 @@ def table(marks: dict[str, list[Mark]]) -> str:
     """Markdown: a line a row, a column a variant."""
     names = list(marks)
     lines = [f"| asked | aim | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
-    for index, row in enumerate(ROWS):
+    for index, row in enumerate(mark.row for mark in marks[names[0]]):
+        aim = "" if row.minimum is None else f"{row.minimum:.2f}"
         figures = [f"{marks[name][index].accuracy:.3f}" for name in names]
-        lines.append(f"| {row.name} | {row.minimum:.2f} | {' | '.join(figures)} |")
+        lines.append(f"| {row.name} | {aim} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

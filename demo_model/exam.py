@@ -1,11 +1,11 @@
 """Owns the questions the model is examined with: images it has never seen, one question each; asks nobody.
 
-Rows and minimums are those of the model card. The fixed English phrasing makes up half of each row.
+The fixed English phrasing makes up half of each row.
 """
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from demo_model.questions import (
     first_phrasing,
     without_image,
 )
+from demo_model.rows import HARDER_ROWS, ROWS, Row
 from demo_model.samples import several
 from demo_model.scene import Scene
 from service.artifacts import ImageConfig
@@ -30,6 +31,7 @@ from service.artifacts import ImageConfig
 EXAM_SIZES = Sizes(usual_max=1500, share_above=0.0)
 """Every size from 60 to 1,500 pixels a side is as likely, on a scale of ratios."""
 
+_NUMBERED = (*ROWS, *HARDER_ROWS)
 _NEVER_TRAINED = 7  # first number of every case's seed; training has 0 and 1
 
 
@@ -45,37 +47,12 @@ class Case:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the card's table."""
-
-    name: str
-    minimum: float  # exact match
-    draw: Callable[[Layouts], Scene] | None  # None: several images, or none at all
-    tasks: tuple[str, ...]
-
-
-ROWS = (
-    Row("one object: shape", 0.98, Layouts.one_figure, ("shape",)),
-    Row("one object: colour", 0.98, Layouts.one_figure, ("colour",)),
-    Row("one object: describe", 0.98, Layouts.one_figure, ("describe",)),
-    Row("follow-up: its colour", 0.98, Layouts.one_figure, ("its colour",)),
-    Row("where, among others", 0.95, Layouts.figures, ("where",)),
-    Row("how many", 0.90, Layouts.counted, ("count",)),
-    Row("text in the overview", 0.90, Layouts.large_text, ("read",)),
-    Row("small text", 0.85, Layouts.small_text, ("read",)),
-    Row("text at a place", 0.85, Layouts.placed_texts, ("read at",)),
-    Row("several images: the n-th", 0.90, None, ("nth image",)),
-    Row("several images: which", 0.90, None, ("which image",)),
-    Row("text only", 0.98, None, ("abilities", "echo")),
-    Row("what it cannot know", 0.98, Layouts.figure_and_text, ("unknown",)),
-)
-
-
 def cases(row: Row, count: int, seed: int, image_config: ImageConfig) -> Iterator[Case]:
     """`count` cases; each is the same whatever the others are."""
     for number in range(count):
-        yield _case(row, np.random.default_rng((_NEVER_TRAINED, seed, ROWS.index(row), number)), image_config)
+        yield _case(
+            row, np.random.default_rng((_NEVER_TRAINED, seed, _NUMBERED.index(row), number)), image_config
+        )
 
 
 def data_url(image: Image.Image, rng: Generator) -> str:
@@ -91,7 +68,7 @@ def data_url(image: Image.Image, rng: Generator) -> str:
 
 
 def _case(row: Row, rng: Generator, image_config: ImageConfig) -> Case:
-    layouts = Layouts(rng, image_config, EXAM_SIZES, off_seams=1.0)
+    layouts = Layouts(rng, image_config, EXAM_SIZES, off_seams=row.off_seams)
     language: Language = "zh" if rng.random() < 0.2 else "en"
     phrasing = first_phrasing if rng.random() < 0.5 else any_phrasing(rng)
     while True:  # a crowded scene may lack what the row asks for
@@ -110,6 +87,8 @@ def _draw(
 ) -> tuple[list[Scene], list[Question]]:
     if row.draw is not None:
         scene = row.draw(layouts)
+        if row.change is not None:
+            scene = row.change(scene, rng)
         return [scene], about_scene(scene, rng, language, phrasing)
     if row.tasks[0] == "abilities":
         return [], without_image(layouts.code(2, 5), language, phrasing)

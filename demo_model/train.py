@@ -111,7 +111,6 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end, from wherever the saved state stands."""
-        torch.set_num_threads(2)
         self._run_stage(getattr(self.settings, self.stage))
         for stage in _STAGES[_STAGES.index(self.stage) + 1 :]:
             self._start_stage(stage)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from demo_model.exam import ROWS, Row, cases
+from demo_model.exam import cases
 from demo_model.questions import PHRASES, about_images, about_scene, describe, first_phrasing
+from demo_model.rows import HARDER_ROWS, ROWS, Row
 from demo_model.scene import Background, Figure, Scene, Text
 from service.artifacts import ImageConfig
 
@@ -71,7 +72,7 @@ def test_several_images() -> None:
     assert known["Which image has the star?"] == "the first image"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*ROWS, *HARDER_ROWS], ids=lambda row: row.name)
 def test_the_exam_repeats_and_asks_what_its_row_says(row: Row) -> None:
     first, again = (list(cases(row, 3, 1, IMAGE)) for _ in range(2))
     assert first == again
