@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import chat, devices, health, models, tokenization, version
+from service.api import chat, completions, devices, health, models, responses, tokenization, version
 from service.api.auth import Authentication
 from service.api.body_limit import BodyLimit
 from service.api.deps import ApiConfig
@@ -23,7 +23,7 @@ def create_api(config: ApiConfig, availability: Availability) -> FastAPI:
     app = FastAPI(
         title="MiniCPM-V-2",
         version=version.VERSION,
-        description="MiniCPM-V-2 on OpenVINO behind OpenAI's chat completions API.",
+        description="MiniCPM-V-2 on OpenVINO behind OpenAI's API: chat completions, completions, responses.",
         redirect_slashes=False,
         # docs/decisions/0015-no-documentation-pages.md
         docs_url=None,
@@ -34,6 +34,8 @@ def create_api(config: ApiConfig, availability: Availability) -> FastAPI:
     app.state.availability = availability
     for router in (
         chat.router,
+        completions.router,
+        responses.router,
         models.router,
         devices.router,
         tokenization.router,

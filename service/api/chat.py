@@ -8,16 +8,18 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.chat_stream import chat_stream
 from service.api.deps import ApiConfig, Config, ReadyGenerator
 from service.api.disconnect import until_disconnect
 from service.api.documentation import CHAT_REQUEST_BODY, CHAT_STREAM, errors
 from service.api.models import require_model
 from service.api.request_body import read_body
-from service.api.sse import ChatStream
-from service.generation.generator import Generation, Generator
+from service.generation.generation import Generation
+from service.generation.generator import Generator
 from service.generation.text_stream import TextDelta
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice, ChoiceLogprobs
+from service.protocol.sampling_fields import StreamOptions
 
 router = APIRouter(prefix="/v1/chat", tags=["chat"])
 _SHAPE = TypeAdapter(ChatCompletionRequest)
@@ -35,8 +37,8 @@ async def create_chat_completion(request: Request, config: Config, generator: Re
     if body.model:
         require_model(body.model, config)
     if body.stream:
-        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return ChatStream(await generator.begin(body), config, include_usage=include_usage)
+        options = body.stream_options or StreamOptions()
+        return chat_stream(await generator.begin(body), config, options)
     completion = await until_disconnect(request, _complete(body, config, generator))
     return Response(completion.model_dump_json(), media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""What openapi.yaml says beyond the types: the request body, examples, the stream, the error envelopes."""
+"""What openapi.yaml says beyond the types: request bodies, streams, error envelopes."""
 
 from typing import Any
 
@@ -7,90 +7,82 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
+from service.api.examples import (
+    CHAT_EXAMPLES,
+    CHAT_STREAM_EXAMPLE,
+    COMPLETION_EXAMPLES,
+    COMPLETION_STREAM_EXAMPLE,
+    RESPONSE_EXAMPLES,
+    RESPONSE_STREAM_EXAMPLE,
+)
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import ChatCompletionChunk
+from service.protocol.completion_request import CompletionRequest
 from service.protocol.error_response import ErrorResponse
+from service.protocol.responses_events import (
+    ContentPartEvent,
+    ErrorEvent,
+    OutputItemEvent,
+    ResponseEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+)
+from service.protocol.responses_request import ResponsesRequest
 from service.protocol.tokenization import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 
 _SCHEMAS = "#/components/schemas/"
 # Bodies are read by request_body.py and streams by no model of FastAPI's: it does not know these.
-_REQUESTS = (ChatCompletionRequest, TokenizeTextRequest, TokenizeChatRequest, DetokenizeRequest)
-# Eight by eight pixels, a red and blue chessboard of four fields.
-_IMAGE_URL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEX/AAAAAP9sof2OAAAAE0lEQVR4"
-    "2mPgZ2JgYmBiYPgAoQEH4QEM14wkXQAAAABJRU5ErkJggg=="
+_REQUESTS = (
+    ChatCompletionRequest,
+    CompletionRequest,
+    ResponsesRequest,
+    TokenizeTextRequest,
+    TokenizeChatRequest,
+    DetokenizeRequest,
+)
+_EVENTS = (
+    ChatCompletionChunk,
+    ResponseEvent,
+    OutputItemEvent,
+    ContentPartEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+    ErrorEvent,
 )
 
-CHAT_EXAMPLES: dict[str, Any] = {
-    "text": {
-        "summary": "A question",
-        "value": {"model": "openbmb/MiniCPM-V-2", "messages": [{"role": "user", "content": "Who are you?"}]},
-    },
-    "image": {
-        "summary": "A question about an image, streamed",
-        "value": {
-            "model": "openbmb/MiniCPM-V-2",
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image_url", "image_url": {"url": _IMAGE_URL, "detail": "auto"}},
-                        {"type": "text", "text": "Which colours are in the picture?"},
-                    ],
-                }
-            ],
-            "max_tokens": 256,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        },
-    },
-}
 
-CHAT_REQUEST_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {"$ref": _SCHEMAS + ChatCompletionRequest.__name__},
-            "examples": CHAT_EXAMPLES,
-        }
-    },
-}
-
-
-def request_body(*shapes: type[BaseModel]) -> dict[str, Any]:
+def request_body(*shapes: type[BaseModel], examples: dict[str, Any] | None = None) -> dict[str, Any]:
     """A body of one of these shapes, which describe() adds to the document."""
     references = [{"$ref": _SCHEMAS + shape.__name__} for shape in shapes]
-    schema = references[0] if len(references) == 1 else {"anyOf": references}
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+    media: dict[str, Any] = {"schema": references[0] if len(references) == 1 else {"anyOf": references}}
+    if examples is not None:
+        media["examples"] = examples
+    return {"required": True, "content": {"application/json": media}}
 
 
-_CHUNK = (
-    '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"openbmb/MiniCPM-V-2",'
-    '"system_fingerprint":"fp_1","choices":[{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}]}'
+CHAT_REQUEST_BODY = request_body(ChatCompletionRequest, examples=CHAT_EXAMPLES)
+COMPLETION_REQUEST_BODY = request_body(CompletionRequest, examples=COMPLETION_EXAMPLES)
+RESPONSE_REQUEST_BODY = request_body(ResponsesRequest, examples=RESPONSE_EXAMPLES)
+
+
+def _stream(description: str, shape: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string", "description": f"{shape} as JSON behind every `data: `."}
+    content = {"text/event-stream": {"schema": schema, "example": example}}
+    return {"description": description, "content": content}
+
+
+_CHUNKS = (
+    "The completion; with `stream`, its chunks as server-sent events: `data: {JSON}` each, comments "
+    '`: ping` in a silence, `data: [DONE]` last. A failure on the way is `data: {"error": ...}`.'
 )
-_STREAM_EXAMPLE = "".join(
-    f"data: {data}\n\n"
-    for data in (
-        _CHUNK % ('{"role":"assistant","content":""}', "null"),
-        _CHUNK % ('{"content":"Red and blue."}', "null"),
-        _CHUNK % ("{}", '"stop"'),
-        "[DONE]",
-    )
+CHAT_STREAM = _stream(_CHUNKS, ChatCompletionChunk.__name__, CHAT_STREAM_EXAMPLE)
+COMPLETION_STREAM = _stream(_CHUNKS, "Completion", COMPLETION_STREAM_EXAMPLE)
+RESPONSE_STREAM = _stream(
+    "The response; with `stream`, typed server-sent events: `event: {type}` and `data: {JSON}` each, "
+    "comments `: ping` in a silence, `response.completed`, `response.incomplete` or `response.failed` last.",
+    ", ".join(shape.__name__ for shape in _EVENTS[1:]),
+    RESPONSE_STREAM_EXAMPLE,
 )
-
-CHAT_STREAM: dict[str, Any] = {
-    "description": (
-        "The completion; with `stream`, its chunks as server-sent events: `data: {JSON}` each, comments "
-        '`: ping` in a silence, `data: [DONE]` last. A failure on the way is `data: {"error": ...}`.'
-    ),
-    "content": {
-        "text/event-stream": {
-            "schema": {"type": "string", "description": "ChatCompletionChunk as JSON behind every `data: `."},
-            "example": _STREAM_EXAMPLE,
-        }
-    },
-}
 
 _ERRORS: dict[int, tuple[str, dict[str, str | None]]] = {
     400: (
@@ -177,7 +169,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     schemas = document["components"]["schemas"]
-    for shape in (*_REQUESTS, ChatCompletionChunk):
+    for shape in (*_REQUESTS, *_EVENTS):
         mode: JsonSchemaMode = "validation" if shape in _REQUESTS else "serialization"
         schema = shape.model_json_schema(ref_template=_SCHEMAS + "{model}", mode=mode)
         schemas |= schema.pop("$defs", {}) | {shape.__name__: schema}

@@ -6,7 +6,11 @@ from typing import assert_never
 
 from service.errors import InvalidValueError
 from service.prompt.conversation import Conversation, ImagePart, Role, TextPart, Turn
-from service.protocol import chat_message as wire
+from service.protocol import chat_message
+from service.protocol.answer_request import DialogueRequest
+from service.protocol.chat_message import ChatMessage
+from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.responses_input import InputImage, InputMessage, InputText, OutputText
 from service.vision.slicing import Detail
 
 _Part = TextPart | ImagePart
@@ -21,7 +25,34 @@ class ImageReference:
     param: str  # the field the URL stands in, e.g. messages[0].content[1].image_url.url
 
 
-def read_messages(messages: Sequence[wire.ChatMessage]) -> tuple[Conversation, tuple[ImageReference, ...]]:
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What is to be answered, and where in the request it stands."""
+
+    conversation: Conversation
+    images: tuple[ImageReference, ...]  # those that the conversation's ImageParts index
+    field: str  # "messages" or "input"
+
+    @property
+    def num_characters(self) -> int:
+        parts = [part for turn in self.conversation.turns for part in turn.parts]
+        texts = [part.text for part in parts if isinstance(part, TextPart)]
+        return sum(map(len, texts)) + len(self.conversation.system or "")
+
+
+def read_dialogue(request: DialogueRequest) -> Dialogue:
+    """What read_messages() says of the request's messages; `instructions` come before all system texts."""
+    if isinstance(request, ChatCompletionRequest):
+        return read_messages(request.messages)
+    messages = request.input
+    if isinstance(messages, str):
+        messages = [InputMessage(role="user", content=messages)]
+    return read_messages(messages, request.prompt_field, instructions=request.instructions)
+
+
+def read_messages(
+    messages: Sequence[ChatMessage | InputMessage], field: str = "messages", instructions: str | None = None
+) -> Dialogue:
     """The conversation, and the images its ImageParts index.
 
     System and developer messages, wherever they stand, become one system text, joined by newlines. Messages
@@ -29,10 +60,10 @@ def read_messages(messages: Sequence[wire.ChatMessage]) -> tuple[Conversation, t
     model: an image outside a user message, no user message first or last.
     """
     images: list[ImageReference] = []
-    system: list[str] = []
+    system: list[str] = [instructions or ""]
     turns: list[Turn] = []
     for index, message in enumerate(messages):
-        param = f"messages[{index}]"
+        param = f"{field}[{index}]"
         parts = _read_content(message, f"{param}.content", images)
         if message.role in ("system", "developer"):
             system += [part.text for part in parts if isinstance(part, TextPart)]
@@ -42,12 +73,13 @@ def read_messages(messages: Sequence[wire.ChatMessage]) -> tuple[Conversation, t
             raise InvalidValueError("the conversation must begin with a user message", f"{param}.role")
         _append(turns, role, parts)
     if not turns:
-        raise InvalidValueError("at least one user message is needed", "messages")
+        raise InvalidValueError("at least one user message is needed", field)
     if turns[-1].role == "assistant":
         raise InvalidValueError(
-            "the last message must be a user message", f"messages[{len(messages) - 1}].role"
+            "the last message must be a user message", f"{field}[{len(messages) - 1}].role"
         )
-    return Conversation("\n".join(text for text in system if text) or None, tuple(turns)), tuple(images)
+    conversation = Conversation("\n".join(text for text in system if text) or None, tuple(turns))
+    return Dialogue(conversation, tuple(images), field)
 
 
 def _append(turns: list[Turn], role: Role, parts: tuple[_Part, ...]) -> None:
@@ -57,15 +89,17 @@ def _append(turns: list[Turn], role: Role, parts: tuple[_Part, ...]) -> None:
         turns.append(Turn(role, parts))
 
 
-def _read_content(message: wire.ChatMessage, param: str, images: list[ImageReference]) -> tuple[_Part, ...]:
+def _read_content(
+    message: ChatMessage | InputMessage, param: str, images: list[ImageReference]
+) -> tuple[_Part, ...]:
     if isinstance(message.content, str):
         return (TextPart(message.content),)
     parts: list[_Part] = []
     for index, part in enumerate(message.content):
         match part:
-            case wire.TextPart():
+            case chat_message.TextPart() | InputText() | OutputText():
                 parts.append(TextPart(part.text))
-            case wire.ImagePart():
+            case chat_message.ImagePart() | InputImage():
                 if message.role != "user":
                     raise InvalidValueError("only user messages can hold images", f"{param}[{index}]")
                 parts.append(ImagePart(len(images)))
@@ -75,7 +109,11 @@ def _read_content(message: wire.ChatMessage, param: str, images: list[ImageRefer
     return tuple(parts)
 
 
-def _read_image(part: wire.ImagePart, param: str) -> ImageReference:
+def _read_image(part: chat_message.ImagePart | InputImage, param: str) -> ImageReference:
+    if isinstance(part, InputImage):
+        if part.image_url is None:
+            raise InvalidValueError("an image needs an image_url", param)
+        return ImageReference(part.image_url, part.detail or "auto", param)
     if isinstance(part.image_url, str):
         return ImageReference(part.image_url, "auto", param)
     return ImageReference(part.image_url.url, part.image_url.detail or "auto", f"{param}.url")

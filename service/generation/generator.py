@@ -1,68 +1,39 @@
-"""One request's life: plan, admit, decode, encode, generate. Knows no HTTP and no tensors' contents."""
+"""From a request to an admitted generation: check, plan, decode. Knows no HTTP and no tensors' contents."""
 
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from service.artifacts import ImageConfig, TokenIds
-from service.engine.sampling_params import SamplingParams
-from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
-from service.errors import EngineError, NotReadyError, TooLargeError
+from service.errors import InvalidValueError, TooLargeError, UnsupportedFieldError
 from service.generation.admission import Admission, AdmissionSlot
-from service.generation.chat_messages import ImageReference, read_messages
+from service.generation.chat_messages import Dialogue, read_dialogue, read_messages
 from service.generation.choice_parameters import ChoiceParams, read_choices
-from service.generation.grounding import locate
+from service.generation.completion_prompts import CompletionPrompt, CompletionPrompts
+from service.generation.generation import Generation, ImageWorker, Plan, TokenEngine
+from service.generation.generation_batch import GenerationBatch
 from service.generation.request_parameters import (
+    check_stream_fields,
     check_text_length,
-    check_timings,
     read_sampling,
     read_stop_strings,
     refuse_unsupported,
 )
 from service.generation.stopwatch import Stopwatch
-from service.generation.text_stream import TextDelta, TextStream
+from service.generation.text_stream import TextStream
 from service.generation.token_logprobs import LogprobNames
 from service.prompt.chat_template import ChatTemplate, RenderedPrompt
-from service.prompt.conversation import Conversation
 from service.prompt.detokenizer import Detokenizer
 from service.prompt.regions import RegionReader
 from service.prompt.tokenizer import Tokenizer
+from service.protocol.answer_request import AnswerRequest, DialogueRequest
 from service.protocol.chat_message import ChatMessage
 from service.protocol.chat_request import ChatCompletionRequest
-from service.protocol.chat_response import CompletionTokensDetails, PromptTokensDetails, Usage
-from service.protocol.grounding import GroundedRegion
-from service.protocol.timings import Timings
-from service.vision.decode import ImageHeader, ImageLimits
+from service.protocol.completion_request import CompletionRequest
+from service.protocol.sampling_fields import ChoiceFields
+from service.vision.decode import ImageLimits
 from service.vision.slicing import plan_slices
-from service.vision.worker import DecodedSlice, EncodedSlice, PendingImage
-
-
-class TokenEngine(Protocol):
-    """What generation needs of service.engine.engine.Engine."""
-
-    @property
-    def is_healthy(self) -> bool: ...
-    @property
-    def max_model_len(self) -> int: ...
-    @property
-    def max_num_seqs(self) -> int: ...
-    def max_new_tokens(self, num_prompt_tokens: int, num_seqs: int = 1) -> int: ...
-    def stream(self, request: EngineRequest) -> AsyncGenerator[TokenEvent, None]: ...
-    def abort(self, request_id: str, index: int | None = None) -> None: ...
-
-
-class ImageWorker(Protocol):
-    """What generation needs of service.vision.worker.VisionWorker."""
-
-    async def read_urls(
-        self, urls: Sequence[tuple[str, str]], limits: ImageLimits
-    ) -> list[tuple[bytes, ImageHeader]]: ...
-    async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]: ...
-    async def encode_slices(
-        self, images: Sequence[tuple[DecodedSlice, ...]]
-    ) -> list[tuple[EncodedSlice, ...]]: ...
+from service.vision.worker import DecodedSlice, PendingImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +49,6 @@ class GeneratorConfig:
     max_total_pixels: int  # of all images of a request
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """What is known of a request from its text and its images' headers."""
-
-    prompt: RenderedPrompt
-    sampling: SamplingParams
-    num_image_tokens: int  # slots of the prompt
-    cache_salt: bytes
-    image_sizes: tuple[tuple[int, int], ...]  # (width, height), upright
-    wants_timings: bool
-
-
 class Generator:
     """Begins generations. Belongs to the event loop."""
 
@@ -101,6 +60,7 @@ class Generator:
         self._tokenizer = tokenizer
         self._config = config
         self._template = ChatTemplate(tokenizer, config.token_ids, config.image.query_num)
+        self._prompts = CompletionPrompts(tokenizer, config.token_ids, config.vocab_size)
         self._admission = Admission(config.max_in_flight)
         self._running: set[Generation] = set()
 
@@ -135,68 +95,96 @@ class Generator:
         for generation in self._running:
             generation.abort()
 
-    async def begin(self, request: ChatCompletionRequest) -> "Generation":
+    async def begin(self, request: DialogueRequest) -> Generation:
         """Check everything that can be refused, and decode the images; what is left can only fail by us.
 
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
-        refuse_unsupported(request)
-        check_timings(request)
-        choices = read_choices(request, self._engine.max_num_seqs)
-        conversation, references = self._read_messages(request.messages)
+        choices = self._check(request)
+        dialogue = self._read_dialogue(read_dialogue(request))
         slot = self._admission.enter()
         try:
             stopwatch = Stopwatch()
             with stopwatch.on_images():
-                pending = await self._read_images(references)
-            plan = self._plan(request, choices, conversation, pending)
+                pending = await self._read_images(dialogue)
+            plan = self._plan(request, choices, self._render(dialogue, pending), pending)
             with stopwatch.on_images():
                 decoded = await self._images.decode(pending)
-            texts = tuple(self._new_text(request) for _ in range(choices.n))
-            stages = (self._images, self._engine, texts)
-            generation = Generation(plan, decoded, stages, slot, self._running, stopwatch)
+            return self._start(_new_id(request), request, plan, decoded, slot, stopwatch)
         except BaseException:
             slot.release()
             raise
-        self._running.add(generation)
-        return generation
+
+    def begin_completion(self, request: CompletionRequest) -> GenerationBatch:
+        """Check everything that can be refused, and admit a generation for every prompt.
+
+        The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
+        """
+        choices = self._check(request)
+        prompts = self._read_prompts(request)
+        plans = [self._plan(request, choices, prompt.rendered, ()) for prompt in prompts]
+        slot = self._admission.enter(len(plans))
+        first_id = _new_id(request)
+        try:
+            generations = [
+                self._start(f"{first_id}-{n}" if n else first_id, request, plan, [], slot, Stopwatch())
+                for n, plan in enumerate(plans)
+            ]
+        except BaseException:
+            slot.release()
+            raise
+        return GenerationBatch(generations, [prompt.text for prompt in prompts])
 
     async def render(self, messages: Sequence[ChatMessage]) -> RenderedPrompt:
         """The prompt of these messages, whether it fits or not; images are read up to their headers.
 
         Raises InvalidValueError and its kin, OverloadedError.
         """
-        conversation, references = self._read_messages(messages)
+        dialogue = self._read_dialogue(read_messages(messages))
         slot = self._admission.enter()
         try:
-            images = await self._read_images(references)
+            images = await self._read_images(dialogue)
         finally:
             slot.release()
-        return self._template.render(conversation, [image.plan.grid for image in images])
+        return self._render(dialogue, images)
 
-    def _read_messages(
-        self, messages: Sequence[ChatMessage]
-    ) -> tuple[Conversation, tuple[ImageReference, ...]]:
-        conversation, references = read_messages(messages)
-        check_text_length(conversation, self._engine.max_model_len)
-        if len(references) > self._config.max_images:
-            raise TooLargeError(f"a request may hold {self._config.max_images} images", "messages")
-        return conversation, references
+    def _check(self, request: AnswerRequest) -> ChoiceParams:
+        refuse_unsupported(request)
+        if isinstance(request, ChoiceFields):
+            check_stream_fields(request)
+        return read_choices(request, self._engine.max_num_seqs)
+
+    def _read_prompts(self, request: CompletionRequest) -> tuple[CompletionPrompt, ...]:
+        if request.echo and request.logprobs is not None:
+            raise UnsupportedFieldError("echo is not supported together with logprobs", "echo")
+        prompts = self._prompts.read(request, self._engine.max_model_len)
+        limit = self._config.max_in_flight
+        if len(prompts) > limit:
+            raise InvalidValueError(f"prompt: this server takes at most {limit} prompts at once", "prompt")
+        return prompts
+
+    def _read_dialogue(self, dialogue: Dialogue) -> Dialogue:
+        check_text_length(dialogue.num_characters, self._engine.max_model_len, dialogue.field)
+        if len(dialogue.images) > self._config.max_images:
+            raise TooLargeError(f"a request may hold {self._config.max_images} images", dialogue.field)
+        return dialogue
+
+    def _render(self, dialogue: Dialogue, images: Sequence[PendingImage]) -> RenderedPrompt:
+        return self._template.render(dialogue.conversation, [image.plan.grid for image in images])
 
     def _plan(
         self,
-        request: ChatCompletionRequest,
+        request: AnswerRequest,
         choices: ChoiceParams,
-        conversation: Conversation,
+        prompt: RenderedPrompt,
         images: Sequence[PendingImage],
-    ) -> _Plan:
-        prompt = self._template.render(conversation, [image.plan.grid for image in images])
+    ) -> Plan:
         num_tokens = len(prompt.token_ids)
         room = self._engine.max_new_tokens(num_tokens, choices.num_seqs)
         sampling = read_sampling(request, choices, num_tokens, room, self._config.vocab_size)
         num_image_tokens = len(prompt.image_slots) * self._config.image.query_num
         sizes = tuple((image.header.width, image.header.height) for image in images)
-        return _Plan(
+        return Plan(
             prompt,
             sampling,
             num_image_tokens,
@@ -205,12 +193,27 @@ class Generator:
             bool(request.timings),
         )
 
-    async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
-        config = self._config
+    def _start(
+        self,
+        request_id: str,
+        request: AnswerRequest,
+        plan: Plan,
+        images: list[tuple[DecodedSlice, ...]],
+        slot: AdmissionSlot,
+        stopwatch: Stopwatch,
+    ) -> Generation:
+        texts = tuple(self._new_text(request) for _ in range(plan.sampling.n))
+        stages = (self._images, self._engine, texts)
+        generation = Generation(request_id, plan, images, stages, slot, self._running, stopwatch)
+        self._running.add(generation)
+        return generation
+
+    async def _read_images(self, dialogue: Dialogue) -> list[PendingImage]:
+        config, references = self._config, dialogue.images
         images = await self._images.read_urls([(r.url, r.param) for r in references], config.image_limits)
         if sum(header.width * header.height for _, header in images) > config.max_total_pixels:
             raise TooLargeError(
-                f"the images have more than {config.max_total_pixels} pixels together", "messages"
+                f"the images have more than {config.max_total_pixels} pixels together", dialogue.field
             )
         return [
             PendingImage(
@@ -219,119 +222,19 @@ class Generator:
             for (content, header), reference in zip(images, references, strict=True)
         ]
 
-    def _new_text(self, request: ChatCompletionRequest) -> TextStream:
+    def _new_text(self, request: AnswerRequest) -> TextStream:
         tokenizer, token_ids = self._tokenizer, self._config.token_ids
+        grounding = isinstance(request, ChatCompletionRequest) and request.grounding
         skip = request.skip_special_tokens is not False
         return TextStream(
             Detokenizer(tokenizer, token_ids, skip_special_tokens=skip, strip=False),
             read_stop_strings(request),
             include_stop=bool(request.include_stop_str_in_output),
+            strip=not isinstance(request, CompletionRequest),
             names=LogprobNames(tokenizer, token_ids, skip_special_tokens=skip),
-            regions=RegionReader(tokenizer, token_ids) if request.grounding else None,
+            regions=RegionReader(tokenizer, token_ids) if grounding else None,
         )
 
 
-class Generation:
-    """One admitted request. Iterate deltas() once, then close()."""
-
-    def __init__(
-        self,
-        plan: _Plan,
-        images: list[tuple[DecodedSlice, ...]],
-        stages: tuple[ImageWorker, TokenEngine, tuple[TextStream, ...]],
-        slot: AdmissionSlot,
-        running: set["Generation"],
-        stopwatch: Stopwatch,
-    ) -> None:
-        self.id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._plan = plan
-        self._decoded = images
-        self._images, self._engine, self._texts = stages
-        self._slot = slot
-        self._running = running
-        self._stopwatch = stopwatch
-        self._aborted = False
-        self._num_cached_tokens = 0
-
-    async def deltas(self) -> AsyncGenerator[TextDelta, None]:
-        """One delta per engine event, the last of each choice with a finish_reason; closing it early ends
-        the generation.
-
-        Raises EngineError if the engine or the encoder fails, NotReadyError if the service shuts down.
-        """
-        with self._stopwatch.on_images():
-            request = await self._encode()
-        if self._aborted:
-            raise NotReadyError("the service is shutting down")
-        self._stopwatch.submit()
-        async with aclosing(self._engine.stream(request)) as events:
-            async for event in events:
-                if event.finish_reason == "error":
-                    raise EngineError("the engine failed")
-                if event.finish_reason == "abort":
-                    raise NotReadyError("the service is shutting down")
-                self._num_cached_tokens += event.num_cached_tokens  # the first event tells, the others say 0
-                text = self._texts[event.index]
-                if text.is_finished:  # the engine had not heard of its stop string yet
-                    continue
-                self._stopwatch.token(event.times)
-                delta = text.push(event)
-                yield delta
-                if all(text.is_finished for text in self._texts):
-                    return
-                if delta.finish_reason is not None and event.finish_reason is None:
-                    self._engine.abort(self.id, event.index)
-
-    @property
-    def num_choices(self) -> int:
-        return len(self._texts)
-
-    @property
-    def has_logprobs(self) -> bool:
-        """Whether deltas come with log-probabilities."""
-        return self._plan.sampling.logprobs is not None
-
-    def grounding(self, delta: TextDelta) -> tuple[GroundedRegion, ...] | None:
-        """What a choice's last delta marks in the images; None in all others, and if nobody asked."""
-        return None if delta.regions is None else locate(delta.regions, self._plan.image_sizes)
-
-    def timings(self) -> Timings | None:
-        """As of the last delta; None before the first, and if nobody asked."""
-        return self._stopwatch.read() if self._plan.wants_timings else None
-
-    def usage(self) -> Usage:
-        """As of the last delta, all choices together."""
-        num_prompt = len(self._plan.prompt.token_ids)
-        num_answer = sum(text.num_tokens for text in self._texts)
-        num_slots = self._plan.num_image_tokens
-        return Usage(
-            prompt_tokens=num_prompt,
-            completion_tokens=num_answer,
-            total_tokens=num_prompt + num_answer,
-            prompt_tokens_details=PromptTokensDetails(
-                cached_tokens=self._num_cached_tokens,
-                image_tokens=num_slots,
-                text_tokens=num_prompt - num_slots,
-            ),
-            completion_tokens_details=CompletionTokensDetails(text_tokens=num_answer),
-        )
-
-    def abort(self) -> None:
-        """End it from outside."""
-        self._aborted = True
-        self._engine.abort(self.id)
-
-    def close(self) -> None:
-        """Give the place back; idempotent."""
-        self._running.discard(self)
-        self._slot.release()
-
-    async def _encode(self) -> EngineRequest:
-        decoded, self._decoded = self._decoded, []  # the pixels are not needed while the answer is made
-        images = await self._images.encode_slices(decoded)
-        spans = []
-        for slots in self._plan.prompt.image_slots:
-            encoded = images[slots.image_index][slots.slice_index]
-            spans.append(ImageSpan(slots.start, encoded.embeddings, encoded.digest))
-        plan = self._plan
-        return EngineRequest(self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt)
+def _new_id(request: AnswerRequest) -> str:
+    return f"{request.id_prefix}{uuid.uuid4().hex}"

@@ -10,7 +10,7 @@ from service.artifacts import Golden, ModelConfig
 from service.engine.answer_score import TokenScore
 from service.engine.sampling_params import SamplingParams
 from service.engine.token_events import EngineRequest, ImageSpan
-from service.generation.generator import ImageWorker
+from service.generation.generation import ImageWorker
 from service.prompt.chat_template import ChatTemplate
 from service.prompt.conversation import Conversation, ImagePart, TextPart, Turn
 from service.prompt.tokenizer import Tokenizer

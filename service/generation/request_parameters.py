@@ -5,13 +5,16 @@ from typing import TypeVar
 from service.engine.sampling_params import SamplingParams
 from service.errors import ContextLengthError, InvalidValueError, UnsupportedFieldError
 from service.generation.choice_parameters import ChoiceParams
-from service.prompt.conversation import Conversation, TextPart
-from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.answer_request import AnswerRequest
+from service.protocol.completion_request import CompletionRequest
 from service.protocol.field_state import Refused
+from service.protocol.responses_request import ResponsesRequest
+from service.protocol.sampling_fields import ChoiceFields, SamplingFields
 from service.protocol.wire_model import RequestModel
 
 # What the published model's chat() samples with (openbmb/MiniCPM-V-2, modeling_minicpmv.py).
 DEFAULT_MAX_TOKENS = 1024
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's, of the completions endpoint
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_TOP_P = 0.8
 DEFAULT_TOP_K = 100
@@ -42,27 +45,28 @@ def _nested(value: object) -> list[tuple[str, RequestModel]]:
     return [(f"[{index}]", item) for index, item in enumerate(items) if isinstance(item, RequestModel)]
 
 
-def check_timings(request: ChatCompletionRequest) -> None:
-    """Raise InvalidValueError where a stream has no place for the timings that are asked for."""
-    has_usage = request.stream_options is not None and request.stream_options.include_usage
+def check_stream_fields(request: ChoiceFields) -> None:
+    """Raise InvalidValueError where a stream without usage has no place for what is asked for."""
+    options = request.stream_options
+    has_usage = options is not None and options.include_usage
     if request.timings and request.stream and not has_usage:
         raise InvalidValueError("timings of a stream need stream_options.include_usage", "timings")
+    if options is not None and options.continuous_usage_stats and not has_usage:
+        raise InvalidValueError(
+            "continuous_usage_stats needs include_usage", "stream_options.continuous_usage_stats"
+        )
 
 
-def check_text_length(conversation: Conversation, max_model_len: int) -> None:
+def check_text_length(num_characters: int, max_model_len: int, field: str) -> None:
     """Raise ContextLengthError for a text that cannot fit, before time is spent on tokenising it."""
-    parts = [part for turn in conversation.turns for part in turn.parts if isinstance(part, TextPart)]
-    num_characters = sum(len(part.text) for part in parts) + len(conversation.system or "")
     if num_characters > max_model_len * MAX_CHARACTERS_PER_TOKEN:
         raise ContextLengthError(
-            f"the messages have {num_characters} characters, which do not fit into a context of "
-            f"{max_model_len} tokens",
-            "messages",
+            f"{field}: {num_characters} characters do not fit into a context of {max_model_len} tokens", field
         )
 
 
 def read_sampling(
-    request: ChatCompletionRequest, choices: ChoiceParams, num_prompt_tokens: int, room: int, vocab_size: int
+    request: AnswerRequest, choices: ChoiceParams, num_prompt_tokens: int, room: int, vocab_size: int
 ) -> SamplingParams:
     """Sampling parameters of a request whose prompt has `num_prompt_tokens` tokens, image slots included.
 
@@ -102,28 +106,37 @@ def read_sampling(
     )
 
 
-def read_stop_strings(request: ChatCompletionRequest) -> tuple[str, ...]:
+def read_stop_strings(request: SamplingFields) -> tuple[str, ...]:
     """The strings that end the answer."""
     if isinstance(request.stop, str):
         return (request.stop,)
     return tuple(request.stop or ())
 
 
-def _read_max_tokens(
-    request: ChatCompletionRequest, choices: ChoiceParams, num_prompt_tokens: int, room: int
-) -> int:
-    asked = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
-    if request.max_completion_tokens not in (None, asked):
-        raise InvalidValueError("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
+def _read_max_tokens(request: AnswerRequest, choices: ChoiceParams, num_prompt_tokens: int, room: int) -> int:
+    asked, default = _asked_tokens(request)
     if room < (asked or 1):
         wanted = "" if asked is None else f" and {asked} for the answer"
         shared = "" if choices.num_seqs == 1 else f" for each of {choices.num_seqs} sequences"
         raise ContextLengthError(
             f"the context holds {num_prompt_tokens + room} tokens{shared}, but {num_prompt_tokens} are "
-            f"needed for the messages{wanted}; shorten them, send fewer images or ask for fewer tokens",
-            "messages",
+            f"needed for the {request.prompt_field}{wanted}; shorten it, send fewer images or ask for fewer "
+            "tokens",
+            request.prompt_field,
         )
-    return min(room, DEFAULT_MAX_TOKENS) if asked is None else asked
+    return min(room, default) if asked is None else asked
+
+
+def _asked_tokens(request: AnswerRequest) -> tuple[int | None, int]:
+    """(the answer's length as asked for, if it was; else no more than this)."""
+    if isinstance(request, CompletionRequest):
+        return request.max_tokens, DEFAULT_COMPLETION_TOKENS
+    if isinstance(request, ResponsesRequest):
+        return request.max_output_tokens, DEFAULT_MAX_TOKENS
+    asked = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
+    if request.max_completion_tokens not in (None, asked):
+        raise InvalidValueError("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
+    return asked, DEFAULT_MAX_TOKENS
 
 
 def _or(value: _T | None, default: _T) -> _T:

@@ -19,8 +19,9 @@ class TextDelta:
     """Text of one choice that became certain; `finish_reason` in the last one.
 
     In that one stand the `regions` of the whole answer too, if they are read.
-    `logprobs` are of the tokens that came, whether their text is certain by now or not: in all deltas
-    together, one for every token counted.
+    `offsets` are of the tokens that came, whether their text is certain by now or not: in all deltas
+    together, one for every token counted, the characters of text in front of it. So are `logprobs`, if they
+    were asked for.
     """
 
     text: str
@@ -28,13 +29,19 @@ class TextDelta:
     index: int = 0  # of the choice
     logprobs: tuple[TokenLogprob, ...] = ()
     regions: tuple[Region, ...] | None = None
+    offsets: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens came."""
+        return len(self.offsets)
 
 
 class TextStream:
     """The visible text of one answer. Whatever the events' sizes, the joined text is the same.
 
     Stop strings are sought in the text before the whitespace around it is stripped, so one that begins or
-    ends in whitespace is found by the token that completes it.
+    ends in whitespace is found by the token that completes it. Offsets count unstripped text too.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class TextStream:
         stop_strings: tuple[str, ...],
         *,
         include_stop: bool = False,
+        strip: bool = True,
         names: LogprobNames | None = None,
         regions: RegionReader | None = None,
     ) -> None:
@@ -53,35 +61,41 @@ class TextStream:
         """
         self._detokenizer = detokenizer
         self._stop_strings = StopStrings(stop_strings, include_stop)
-        self._trim = AnswerTrim()
+        self._trim = AnswerTrim() if strip else None
         self._include_stop = include_stop
         self._names = names
         self._regions = regions
         self.is_finished = False
         self.num_tokens = 0  # up to and including the token that ended the answer
+        self._num_characters = 0  # of the text so far, stop strings included
+        self._offsets: list[int] = []  # of the tokens of the event under way
 
     def push(self, event: TokenEvent) -> TextDelta:
         """What an event adds; after a delta with a finish_reason nothing more may be pushed."""
         assert event.finish_reason not in ("abort", "error"), "no text comes of these"
         assert not self.is_finished
-        num_before = self.num_tokens
+        self._offsets = []
         text, finish_reason = self._push(event)
         self.is_finished = finish_reason is not None
-        logprobs = self._logprobs(event, self.num_tokens - num_before) if event.logprobs else ()
+        offsets = tuple(self._offsets)
+        self.num_tokens += len(offsets)
+        logprobs = self._logprobs(event, len(offsets)) if event.logprobs else ()
         regions = self._regions.regions if self._regions is not None and self.is_finished else None
-        return TextDelta(text, finish_reason, event.index, logprobs, regions)
+        return TextDelta(text, finish_reason, event.index, logprobs, regions, offsets)
 
     def _push(self, event: TokenEvent) -> tuple[str, FinishReason | None]:
         text = ""
         for token_id in self._counted(event):
             if self._regions is not None:
                 self._regions.push(token_id)
-            visible, matched = self._stop_strings.push(self._detokenizer.push((token_id,)))
+            certain = self._detokenizer.push((token_id,))
+            self._num_characters += len(certain)
+            visible, matched = self._stop_strings.push(certain)
             text += self._stripped(visible, final=matched is not None)
             if matched is not None:
                 return text, "stop"
         if event.stop_token_id is not None and not self._include_stop:
-            self.num_tokens += 1
+            self._offsets.append(self._num_characters)
         if event.finish_reason is None:
             return text, None
         visible, matched = self._stop_strings.push(self._detokenizer.flush())
@@ -96,10 +110,12 @@ class TextStream:
     def _counted(self, event: TokenEvent) -> Iterator[int]:
         hidden = event.stop_token_id is not None and not self._include_stop
         for token_id in event.token_ids[:-1] if hidden else event.token_ids:
-            self.num_tokens += 1
+            self._offsets.append(self._num_characters)
             yield token_id
 
     def _stripped(self, text: str, *, final: bool) -> str:
+        if self._trim is None:
+            return text
         if final and self._include_stop:
             # The stop string is part of the answer to its last character: behind a mark nothing is stripped.
             return self._trim.push(f"{text}|")[:-1]

@@ -1,8 +1,8 @@
 """Token ids of texts and conversations, and back, without a generation; knows no HTTP."""
 
-from service.errors import ContextLengthError, InvalidValueError
+from service.errors import InvalidValueError
 from service.generation.generator import Generator
-from service.generation.request_parameters import MAX_CHARACTERS_PER_TOKEN, refuse_unsupported
+from service.generation.request_parameters import check_text_length, refuse_unsupported
 from service.prompt.token_text import decode_tokens, token_string
 from service.protocol.tokenization import (
     DetokenizeReply,
@@ -44,11 +44,6 @@ def detokenize(request: DetokenizeRequest, generator: Generator) -> DetokenizeRe
 
 
 def _tokenize_text(request: TokenizeTextRequest, generator: Generator) -> list[int]:
-    if len(request.prompt) > generator.max_model_len * MAX_CHARACTERS_PER_TOKEN:
-        raise ContextLengthError(
-            f"the text has {len(request.prompt)} characters, which do not fit into a context of "
-            f"{generator.max_model_len} tokens",
-            "prompt",
-        )
+    check_text_length(len(request.prompt), generator.max_model_len, "prompt")
     bos = [] if request.add_special_tokens is False else [generator.bos_token_id]
     return bos + generator.tokenizer.encode_text(request.prompt)

@@ -5,20 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag
 
 from service.protocol.field_state import Refused, Tolerated
+from service.protocol.json_type import LIST, OBJECT, TEXT, json_type_tag
 from service.protocol.wire_model import RequestModel
 
 MAX_TEXT_LENGTH = 1 << 18  # characters of one text; far more than any context holds
 MAX_PARTS = 256
-
-# Tags name the branch of a union in pydantic's error locations; the brackets tell them from field names.
-TEXT, OBJECT, LIST = "<text>", "<object>", "<list>"
-
-
-def json_type_tag(value: object) -> str | None:
-    """Which branch of a union a JSON value belongs to, by its JSON type alone."""
-    if isinstance(value, str):
-        return TEXT
-    return LIST if isinstance(value, list | tuple) else OBJECT if isinstance(value, dict) else None
 
 
 class ImageURL(RequestModel):

@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Discriminator, Field, JsonValue, Tag
 
 from service.protocol.chat_message import MAX_TEXT_LENGTH, ChatMessage
-from service.protocol.chat_request import MAX_MESSAGES, TokenId
+from service.protocol.chat_request import MAX_MESSAGES
 from service.protocol.field_state import Refused
+from service.protocol.sampling_fields import TokenId
 from service.protocol.wire_model import ReplyModel, RequestModel
 
 MAX_TOKEN_IDS = 1 << 18

@@ -18,7 +18,8 @@ from service.api.deps import ApiConfig
 from service.artifacts import ImageConfig, TokenIds
 from service.engine.token_events import EngineRequest, FinishReason, TokenEvent, TokenLogprobs
 from service.generation.availability import Availability
-from service.generation.generator import Generator, GeneratorConfig, TokenEngine
+from service.generation.generation import TokenEngine
+from service.generation.generator import Generator, GeneratorConfig
 from service.vision.decode import ImageLimits
 from service.vision.encoder import VisionEncoder
 from service.vision.worker import VisionWorker

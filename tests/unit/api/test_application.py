@@ -5,7 +5,7 @@ import inspect
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from service.api import chat, devices, health, models, tokenization, version
+from service.api import chat, completions, devices, health, models, responses, tokenization, version
 
 
 def _calls(dependant: Dependant) -> list[object]:
@@ -16,6 +16,8 @@ def test_every_route_and_what_it_is_given_runs_on_the_event_loop() -> None:
     """FastAPI gives plain functions to up to forty threads, off the loop that owns what they touch."""
     routers = (
         chat.router,
+        completions.router,
+        responses.router,
         models.router,
         devices.router,
         tokenization.router,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.api.documentation import CHAT_EXAMPLES
+from service.api.examples import CHAT_EXAMPLES
 from service.generation.chat_messages import read_messages
 from service.openapi import openapi_yaml
 from service.protocol.chat_request import ChatCompletionRequest
@@ -50,7 +50,7 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
 @pytest.mark.parametrize("name", CHAT_EXAMPLES)
 def test_the_examples_are_requests_with_readable_images(name: str) -> None:
     request = ChatCompletionRequest.model_validate(CHAT_EXAMPLES[name]["value"])
-    _, images = read_messages(request.messages)
+    images = read_messages(request.messages).images
     for image in images:
         data = read_data_url(image.url, 10_000, image.param)
         pixels = decode_image(data, read_header(data, ImageLimits(), image.param))

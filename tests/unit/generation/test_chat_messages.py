@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidValueError
-from service.generation.chat_messages import ImageReference, read_messages
+from service.generation.chat_messages import ImageReference, read_dialogue
 from service.prompt.conversation import Conversation, ImagePart, TextPart, Turn
 from service.protocol.chat_request import ChatCompletionRequest
 
 
 def _read(*messages: dict[str, Any]) -> tuple[Conversation, tuple[ImageReference, ...]]:
-    return read_messages(ChatCompletionRequest.model_validate({"messages": list(messages)}).messages)
+    dialogue = read_dialogue(ChatCompletionRequest.model_validate({"messages": list(messages)}))
+    assert dialogue.field == "messages"
+    return dialogue.conversation, dialogue.images
 
 
 def _said(role: str, content: Any) -> dict[str, Any]:

@@ -86,7 +86,6 @@ def test_stop_strings() -> None:
     ("fields", "param"),
     [
         ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous_usage_stats"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         (
             {

@@ -78,23 +78,25 @@ def test_a_stop_token_is_counted_and_hidden_unless_wanted() -> None:
     stop_token = FIRST_BYTE + ord("!")
     event = TokenEvent("r", (*_ids("ok"), stop_token), "stop", stop_token)
     hidden, shown = _stream(), _stream(include_stop=True)
-    assert hidden.push(event) == TextDelta("ok", "stop")
-    assert shown.push(event) == TextDelta("ok!", "stop")
+    assert hidden.push(event) == TextDelta("ok", "stop", offsets=(0, 1, 2))
+    assert shown.push(event) == TextDelta("ok!", "stop", offsets=(0, 1, 2))
     assert hidden.num_tokens == shown.num_tokens == 3
 
 
 def test_eos_never_shows() -> None:
     stream = _stream(include_stop=True)
     assert stream.push(TokenEvent("r", (*_ids("ok"), TOKEN_IDS.eos), "stop", TOKEN_IDS.eos)) == TextDelta(
-        "ok", "stop"
+        "ok", "stop", offsets=(0, 1, 2)
     )
 
 
 def test_an_event_without_visible_text_still_makes_a_delta() -> None:
     stream = _stream()
     first, *rest = "你".encode()
-    assert stream.push(TokenEvent("r", (FIRST_BYTE + first,))) == TextDelta("")
-    assert stream.push(TokenEvent("r", tuple(FIRST_BYTE + byte for byte in rest))) == TextDelta("你")
+    assert stream.push(TokenEvent("r", (FIRST_BYTE + first,))) == TextDelta("", offsets=(0,))
+    assert stream.push(TokenEvent("r", tuple(FIRST_BYTE + byte for byte in rest))) == TextDelta(
+        "你", offsets=(0, 0)
+    )
 
 
 def test_an_incomplete_character_at_the_end_is_replaced() -> None:
