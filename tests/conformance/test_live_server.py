@@ -64,6 +64,64 @@ def test_a_photograph_streamed_and_whole(live: LiveServer) -> None:
     assert whole.usage.to_dict()["prompt_tokens_details"]["image_tokens"] % QUERY_NUM == 0  # type: ignore[index]
 
 
+def test_a_response_about_a_photograph_is_the_chats_answer(live: LiveServer) -> None:
+    url = data_url(PHOTO.read_bytes())
+    question = "What is in the picture?"
+    content: Any = [
+        {"type": "input_image", "image_url": url, "detail": "auto"},
+        {"type": "input_text", "text": question},
+    ]
+    chat = ask({"type": "image_url", "image_url": {"url": url}}, question, temperature=0, max_tokens=24)
+    answer = httpx.post(f"{live.base_url}{CHAT}", json=chat, timeout=60).json()
+    with OpenAI(base_url=f"{live.base_url}/v1", api_key="none", max_retries=0) as client:
+        request: Any = {
+            "model": answer["model"],
+            "input": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_output_tokens": 24,
+        }
+        whole = client.responses.create(**request)
+        with client.responses.stream(**request) as stream:
+            streamed = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert whole.output_text == streamed == answer["choices"][0]["message"]["content"]
+        assert whole.usage is not None
+        assert whole.usage.input_tokens == answer["usage"]["prompt_tokens"]
+        assert whole.usage.output_tokens == answer["usage"]["completion_tokens"]
+        assert whole.usage.input_tokens_details.cached_tokens > 0
+        follow_up: Any = [*request["input"], *whole.output, {"role": "user", "content": "Which colours?"}]
+        assert client.responses.create(**request | {"input": follow_up}).status in ("completed", "incomplete")
+
+
+def test_a_completion_of_a_chats_tokens_is_the_chats_answer(live: LiveServer) -> None:
+    """Whoever sends the chat format gets a chat; whoever sends a text does not."""
+    body = ask("What can you do?", temperature=0, max_tokens=24)
+    chat = httpx.post(f"{live.base_url}{CHAT}", json=body, timeout=60).json()
+    tokens = httpx.post(f"{live.base_url}/tokenize", json={"messages": body["messages"]}).json()["tokens"]
+    with OpenAI(base_url=f"{live.base_url}/v1", api_key="none", max_retries=0) as client:
+        fields: Any = {"model": chat["model"], "temperature": 0, "max_tokens": 24}
+        raw = client.completions.create(prompt=tokens, **fields)
+        chunks = list(client.completions.create(prompt=tokens, stream=True, **fields))
+        several = client.completions.create(prompt=["The", "A", "naïve 你好"], n=2, logprobs=1, **fields)
+    text = raw.choices[0].text
+    assert text.strip() == chat["choices"][0]["message"]["content"]
+    assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == text
+    assert raw.usage is not None
+    assert raw.usage.prompt_tokens == chat["usage"]["prompt_tokens"] == len(tokens)
+    assert raw.usage.completion_tokens == chat["usage"]["completion_tokens"]
+    assert [choice.index for choice in several.choices] == list(range(6))
+    for first, second in zip(several.choices[::2], several.choices[1::2], strict=True):
+        assert first.text == second.text, "greedy choices of one prompt are the same"
+    for choice in several.choices:
+        told = choice.logprobs
+        assert told is not None
+        assert told.tokens is not None
+        assert told.text_offset is not None
+        ends = [*told.text_offset[1:], len(choice.text)]
+        for token, start, end in zip(told.tokens, told.text_offset, ends, strict=True):
+            if not token.startswith(("bytes:", "</s>")):
+                assert choice.text[start:end] == token
+
+
 def test_seeded_answers_repeat(live: LiveServer) -> None:
     body = ask("Tell me about the sea.", seed=5, max_tokens=24, temperature=1.2)
     answers = [httpx.post(f"{live.base_url}{CHAT}", json=body, timeout=60).json() for _ in range(3)]

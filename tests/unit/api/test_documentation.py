@@ -6,10 +6,23 @@ from typing import Any
 import pytest
 import yaml
 
-from service.api.examples import CHAT_EXAMPLES
-from service.generation.chat_messages import read_messages
+from service.api.examples import (
+    CHAT_EXAMPLES,
+    CHAT_STREAM_EXAMPLE,
+    COMPLETION_EXAMPLES,
+    COMPLETION_STREAM_EXAMPLE,
+    RESPONSE_EXAMPLES,
+    RESPONSE_STREAM_EXAMPLE,
+)
+from service.generation.chat_messages import read_dialogue
 from service.openapi import openapi_yaml
 from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.chat_response import ChatCompletionChunk
+from service.protocol.completion_request import CompletionRequest
+from service.protocol.completion_response import Completion
+from service.protocol.responses_events import TextDeltaEvent
+from service.protocol.responses_request import ResponsesRequest
+from service.protocol.wire_model import ReplyModel
 from service.vision.data_url import read_data_url
 from service.vision.decode import ImageLimits, decode_image, read_header
 from tests.conftest import REPOSITORY
@@ -47,12 +60,39 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
     assert references(document) <= known
 
 
-@pytest.mark.parametrize("name", CHAT_EXAMPLES)
-def test_the_examples_are_requests_with_readable_images(name: str) -> None:
-    request = ChatCompletionRequest.model_validate(CHAT_EXAMPLES[name]["value"])
-    images = read_messages(request.messages).images
+@pytest.mark.parametrize(
+    ("shape", "example"),
+    [
+        *((ChatCompletionRequest, example) for example in CHAT_EXAMPLES.values()),
+        *((ResponsesRequest, example) for example in RESPONSE_EXAMPLES.values()),
+    ],
+)
+def test_the_examples_are_requests_with_readable_images(
+    shape: type[ChatCompletionRequest | ResponsesRequest], example: dict[str, Any]
+) -> None:
+    images = read_dialogue(shape.model_validate(example["value"])).images
     for image in images:
         data = read_data_url(image.url, 10_000, image.param)
         pixels = decode_image(data, read_header(data, ImageLimits(), image.param))
         assert pixels.shape == (8, 8, 3)
-    assert bool(images) == (name == "image")
+    assert bool(images) == ("image" in example["summary"])
+
+
+@pytest.mark.parametrize("example", COMPLETION_EXAMPLES.values())
+def test_the_examples_of_completions_are_requests(example: dict[str, Any]) -> None:
+    CompletionRequest.model_validate(example["value"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "stream"),
+    [
+        (ChatCompletionChunk, CHAT_STREAM_EXAMPLE),
+        (Completion, COMPLETION_STREAM_EXAMPLE),
+        (TextDeltaEvent, RESPONSE_STREAM_EXAMPLE),
+    ],
+)
+def test_the_example_streams_have_the_shapes_they_show(shape: type[ReplyModel], stream: str) -> None:
+    lines = [line for line in stream.splitlines() if line.startswith("data: {")]
+    assert lines
+    for line in lines:
+        shape.model_validate_json(line.removeprefix("data: "))

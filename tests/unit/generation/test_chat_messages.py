@@ -8,6 +8,7 @@ from service.errors import InvalidValueError
 from service.generation.chat_messages import ImageReference, read_dialogue
 from service.prompt.conversation import Conversation, ImagePart, TextPart, Turn
 from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.responses_request import ResponsesRequest
 
 
 def _read(*messages: dict[str, Any]) -> tuple[Conversation, tuple[ImageReference, ...]]:
@@ -82,3 +83,33 @@ def test_what_cannot_be_shown_to_the_model(messages: list[dict[str, Any]], param
     with pytest.raises(InvalidValueError) as caught:
         _read(*messages)
     assert caught.value.param == param
+
+
+def test_the_input_of_a_response_is_read_as_messages_are() -> None:
+    content = [
+        {"type": "input_text", "text": "one"},
+        {"type": "input_image", "image_url": "a", "detail": "low"},
+        {"type": "input_image", "image_url": "b"},
+    ]
+    history = [_said("user", content), _said("assistant", [{"type": "output_text", "text": "two"}])]
+    body = {"input": [*history, _said("developer", "s"), _said("user", "three")], "instructions": "first"}
+    dialogue = read_dialogue(ResponsesRequest.model_validate(body))
+    assert dialogue.conversation == Conversation(
+        "first\ns",
+        (
+            Turn("user", (TextPart("one"), ImagePart(0), ImagePart(1))),
+            Turn("assistant", (TextPart("two"),)),
+            Turn("user", (TextPart("three"),)),
+        ),
+    )
+    assert dialogue.images == (
+        ImageReference("a", "low", "input[0].content[1].image_url"),
+        ImageReference("b", "auto", "input[0].content[2].image_url"),
+    )
+    assert dialogue.field == "input"
+    assert dialogue.num_characters == len("first\ns" + "one" + "two" + "three")
+
+
+def test_the_input_of_a_response_may_be_a_text() -> None:
+    dialogue = read_dialogue(ResponsesRequest.model_validate({"input": "x", "instructions": ""}))
+    assert dialogue.conversation == Conversation(None, (Turn("user", (TextPart("x"),)),))

@@ -9,6 +9,8 @@ from service.errors import InvalidValueError, UnsupportedFieldError
 from service.generation.choice_parameters import ChoiceParams, read_choices
 from service.generation.request_parameters import read_sampling
 from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.completion_request import CompletionRequest
+from service.protocol.responses_request import ResponsesRequest
 
 
 def _request(**fields: Any) -> ChatCompletionRequest:
@@ -97,6 +99,25 @@ def test_log_probabilities() -> None:
     assert _choices(logprobs=False).logprobs is None
     assert _choices(logprobs=True).logprobs == 0
     assert _choices(logprobs=True, top_logprobs=20).logprobs == 20
+
+
+def test_log_probabilities_of_completions_and_responses() -> None:
+    def completion(**fields: Any) -> int | None:
+        return read_choices(CompletionRequest.model_validate({"prompt": "x"} | fields), 8).logprobs
+
+    def response(**fields: Any) -> ChoiceParams:
+        return read_choices(ResponsesRequest.model_validate({"input": "x"} | fields), 8)
+
+    assert (completion(), completion(logprobs=0), completion(logprobs=5)) == (None, 0, 5)
+    include = ["message.output_text.logprobs"]
+    assert response() == response(include=["file_search_call.results"]) == ChoiceParams(1, None, None)
+    assert response(include=include).logprobs == 0
+    assert response(include=include, top_logprobs=3) == ChoiceParams(1, 3, None)
+    for fields in ({"top_logprobs": 3}, {"top_logprobs": 3, "include": []}):
+        with pytest.raises(InvalidValueError, match="top_logprobs needs include"):
+            response(**fields)
+    with pytest.raises(UnsupportedFieldError):
+        completion(logprobs=0, num_beams=2)
 
 
 def test_beams_are_greedy_and_have_no_hidden_penalty() -> None:

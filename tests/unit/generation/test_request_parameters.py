@@ -7,7 +7,10 @@ import pytest
 from service.errors import ContextLengthError, InvalidValueError, UnsupportedFieldError
 from service.generation.choice_parameters import read_choices
 from service.generation.request_parameters import read_sampling, read_stop_strings, refuse_unsupported
+from service.protocol.answer_request import AnswerRequest
 from service.protocol.chat_request import ChatCompletionRequest
+from service.protocol.completion_request import CompletionRequest
+from service.protocol.responses_request import ResponsesRequest
 
 
 def _request(**fields: Any) -> ChatCompletionRequest:
@@ -62,6 +65,26 @@ def test_what_does_not_fit_is_told_with_numbers(prompt: int, asked: int | None) 
         _sampling(prompt, max_tokens=asked)
     assert "4096" in caught.value.message
     assert str(prompt) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "default", "field"),
+    [
+        (CompletionRequest, {"prompt": "x"}, 16, "prompt"),
+        (CompletionRequest, {"prompt": "x", "max_tokens": 90}, 90, "prompt"),
+        (ResponsesRequest, {"input": "x"}, 1024, "input"),
+        (ResponsesRequest, {"input": "x", "max_output_tokens": 90}, 90, "input"),
+    ],
+)
+def test_each_endpoint_has_its_own_name_and_default(
+    shape: type[AnswerRequest], fields: dict[str, Any], default: int, field: str
+) -> None:
+    request = shape.model_validate(fields)
+    choices = read_choices(request, max_num_seqs=32)
+    assert read_sampling(request, choices, 10, 4086, vocab_size=1000).max_tokens == default
+    with pytest.raises(ContextLengthError, match=f"needed for the {field}") as caught:
+        read_sampling(request, choices, 4096, 0, vocab_size=1000)
+    assert caught.value.param == field
 
 
 def test_both_limits_may_be_sent_if_they_agree() -> None:

@@ -153,3 +153,36 @@ def test_names_and_bytes_of_tokens() -> None:
     assert named(TOKEN_IDS.ref_start) == (f"<{TOKEN_IDS.ref_start}>", None)
     assert named(TOKEN_IDS.ref_start, skip=False)[1] is not None
     assert named(TOKEN_IDS.eos, skip=False)[1] is None
+
+
+def _raw(text: str, *stops: str, sizes: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """(text shown, offsets) of a stream that strips nothing."""
+    stream = TextStream(Detokenizer(ByteTokenizer(), TOKEN_IDS, strip=False), stops, strip=False)
+    shown = ""
+    offsets: tuple[int, ...] = ()
+    for event in _events(_ids(text), list(sizes), eos=True):
+        delta = stream.push(event)
+        assert delta.num_tokens == len(delta.offsets)
+        shown, offsets = shown + delta.text, offsets + delta.offsets
+        if delta.finish_reason is not None:
+            break
+    assert stream.num_tokens == len(offsets)
+    return shown, offsets
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.lists(st.text(alphabet="ab \n你", min_size=1, max_size=3), max_size=2))
+def test_offsets_are_characters_of_the_text_in_front_of_each_token(text: str, stops: list[str]) -> None:
+    shown, offsets = _raw(text, *stops, sizes=(1,) * 60)
+    assert (shown, offsets) == _raw(text, *stops, sizes=(2, 3, 1, 4))
+    data = text.encode()
+    before = tuple(len(data[:size].decode("utf-8", "ignore")) for size in range(len(data) + 1))
+    assert offsets == before[: len(offsets)]
+    ends = [(text.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    if ends:
+        end, size, _ = min(ends)
+        assert shown == text[: end + size]
+        assert len(offsets) == len(text[:end].encode())
+    else:
+        assert shown == text
+        assert len(offsets) == len(data) + 1
