@@ -38,7 +38,7 @@ async def create_completion(request: Request, config: Config, generator: ReadyGe
     if body.model:
         require_model(body.model, config)
     if body.stream:
-        batch = generator.begin_completion(body)
+        batch = await generator.begin_completion(body)
         options = body.stream_options or StreamOptions()
         return completion_stream(batch, _head(batch, config), config, options, echo=bool(body.echo))
     completion = await until_disconnect(request, _complete(body, config, generator))
@@ -46,7 +46,7 @@ async def create_completion(request: Request, config: Config, generator: ReadyGe
 
 
 async def _complete(body: CompletionRequest, config: ApiConfig, generator: Generator) -> Completion:
-    with closing(generator.begin_completion(body)) as batch:
+    with closing(await generator.begin_completion(body)) as batch:
         head = _head(batch, config)
         parts: list[list[TextDelta]] = [[] for _ in range(batch.num_choices)]
         async with aclosing(batch.deltas()) as deltas:

@@ -1,17 +1,18 @@
 """From the prompt of a completion to token ids, one prompt after another; renders no chat format."""
 
+import asyncio
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.artifacts import TokenIds
-from service.errors import InvalidValueError
+from service.errors import ContextLengthError, InvalidValueError
 from service.generation.request_parameters import check_text_length
 from service.prompt.chat_template import RenderedPrompt
 from service.prompt.token_text import decode_tokens
 from service.prompt.tokenizer import Tokenizer
-from service.protocol.completion_request import CompletionRequest
+from service.protocol.completion_request import CompletionRequest, Prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,31 +43,30 @@ class CompletionPrompts:
             token_ids.slice_end,
         }
 
-    def read(self, request: CompletionRequest, max_model_len: int) -> tuple[CompletionPrompt, ...]:
-        """The request's prompts. Raises ContextLengthError for a text that cannot fit, InvalidValueError for
-        ids outside the vocabulary or of images: docs/decisions/0019-raw-continuation.md
+    async def read(self, request: CompletionRequest, max_model_len: int) -> tuple[CompletionPrompt, ...]:
+        """The request's prompts. Raises ContextLengthError for one that cannot fit, InvalidValueError for ids
+        outside the vocabulary or of images: docs/decisions/0019-raw-continuation.md
         """
-        prompt = request.prompt
-        if isinstance(prompt, str):
-            return (self._from_text(prompt, max_model_len, "prompt"),)
         prompts = []
-        for index, one in enumerate(prompt):
-            field = f"prompt[{index}]"
-            if isinstance(one, str):
-                prompts.append(self._from_text(one, max_model_len, field))
-            elif isinstance(one, list):
-                prompts.append(self._from_ids(one, field))
-        if prompts:
-            return tuple(prompts)
-        return (self._from_ids([one for one in prompt if isinstance(one, int)], "prompt"),)
+        for field, prompt in _split(request.prompt):
+            if isinstance(prompt, str):
+                prompts.append(self._from_text(prompt, max_model_len, field))
+            else:
+                prompts.append(self._from_ids(prompt, max_model_len, field))
+            await asyncio.sleep(0)  # others need the event loop too
+        return tuple(prompts)
 
     def _from_text(self, text: str, max_model_len: int, field: str) -> CompletionPrompt:
         """As a user types it: no character of it becomes a special token."""
         check_text_length(len(text), max_model_len, field)
         return CompletionPrompt(text, np.array([self._bos, *self._tokenizer.encode_text(text)], np.int64))
 
-    def _from_ids(self, ids: list[int], field: str) -> CompletionPrompt:
+    def _from_ids(self, ids: list[int], max_model_len: int, field: str) -> CompletionPrompt:
         """As they are: bos comes first if it was sent."""
+        if len(ids) > max_model_len:
+            raise ContextLengthError(
+                f"{field}: {len(ids)} tokens do not fit into a context of {max_model_len}", field
+            )
         for index, token_id in enumerate(ids):
             if token_id >= self._vocab_size:
                 raise InvalidValueError(f"the vocabulary ends at {self._vocab_size - 1}", f"{field}[{index}]")
@@ -74,3 +74,17 @@ class CompletionPrompts:
                 raise InvalidValueError(f"token {token_id} stands for an image", f"{field}[{index}]")
         shown = ids[1:] if ids[0] == self._bos else ids
         return CompletionPrompt(decode_tokens(self._tokenizer, shown), np.array(ids, np.int64))
+
+
+def _split(prompt: Prompt) -> list[tuple[str, str | list[int]]]:
+    """(where it stands, prompt) of each."""
+    if isinstance(prompt, str):
+        return [("prompt", prompt)]
+    ids: list[int] = []
+    several: list[tuple[str, str | list[int]]] = []
+    for index, one in enumerate(prompt):
+        if isinstance(one, int):
+            ids.append(one)
+        elif isinstance(one, str | list):
+            several.append((f"prompt[{index}]", one))
+    return several or [("prompt", ids)]

@@ -115,13 +115,13 @@ class Generator:
             slot.release()
             raise
 
-    def begin_completion(self, request: CompletionRequest) -> GenerationBatch:
+    async def begin_completion(self, request: CompletionRequest) -> GenerationBatch:
         """Check everything that can be refused, and admit a generation for every prompt.
 
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         choices = self._check(request)
-        prompts = self._read_prompts(request)
+        prompts = await self._read_prompts(request)
         plans = [self._plan(request, choices, prompt.rendered, ()) for prompt in prompts]
         slot = self._admission.enter(len(plans))
         first_id = _new_id(request)
@@ -154,10 +154,10 @@ class Generator:
             check_stream_fields(request)
         return read_choices(request, self._engine.max_num_seqs)
 
-    def _read_prompts(self, request: CompletionRequest) -> tuple[CompletionPrompt, ...]:
+    async def _read_prompts(self, request: CompletionRequest) -> tuple[CompletionPrompt, ...]:
         if request.echo and request.logprobs is not None:
             raise UnsupportedFieldError("echo is not supported together with logprobs", "echo")
-        prompts = self._prompts.read(request, self._engine.max_model_len)
+        prompts = await self._prompts.read(request, self._engine.max_model_len)
         limit = self._config.max_in_flight
         if len(prompts) > limit:
             raise InvalidValueError(f"prompt: this server takes at most {limit} prompts at once", "prompt")

@@ -372,6 +372,7 @@ def test_what_cannot_be_done_is_named(
         ({"prompt": ["x", "x" * 600]}, "prompt"),
         ({"prompt": [300] * 600}, "prompt"),
         ({"prompt": "x", "max_tokens": 511}, "prompt"),
+        ({"prompt": [[300], [300] * 600]}, "prompt[1]"),
         ({"prompt": ["x", "x" * 10_000]}, "prompt[1]"),
     ],
 )

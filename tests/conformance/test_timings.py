@@ -1,5 +1,6 @@
 """Where the time went, for who asks: in the whole answer, or beside the stream's usage."""
 
+import json
 import time
 from collections.abc import AsyncGenerator, Iterator
 
@@ -38,6 +39,25 @@ def test_timings_are_told_to_who_asks(http: httpx.Client) -> None:
     assert last["usage"]
     assert last["choices"] == []
     assert all("timings" not in chunk for chunk in chunks)
+    for timings in told:
+        assert set(timings) == STAGES
+        assert all(value >= 0 for value in timings.values())
+
+
+@pytest.mark.usefixtures("timing")
+def test_timings_of_completions_and_responses(http: httpx.Client) -> None:
+    completion = {"prompt": ["a", "b"], "timings": True}
+    told = [http.post("/v1/completions", json=completion).json()["timings"]]
+    streamed = completion | {"stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last, _ = events_of(http.post("/v1/completions", json=streamed).content)
+    told.append(last["timings"])
+    assert all("timings" not in chunk for chunk in chunks)
+    response = {"input": "x", "timings": True}
+    told.append(http.post("/v1/responses", json=response).json()["timings"])
+    stream = http.post("/v1/responses", json=response | {"stream": True}).text
+    last_data = stream.removesuffix("\n\n").rpartition("data: ")[2]
+    assert stream.count("timings") == 1
+    told.append(json.loads(last_data)["response"]["timings"])
     for timings in told:
         assert set(timings) == STAGES
         assert all(value >= 0 for value in timings.values())

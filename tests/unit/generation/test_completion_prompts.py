@@ -12,9 +12,9 @@ from tests.conformance.scripted_service import FIRST_BYTE, TOKEN_IDS, VOCAB_SIZE
 BOS, EOS = TOKEN_IDS.bos, TOKEN_IDS.eos
 
 
-def _read(prompt: Any, max_model_len: int = 512) -> tuple[CompletionPrompt, ...]:
+async def _read(prompt: Any, max_model_len: int = 512) -> tuple[CompletionPrompt, ...]:
     request = CompletionRequest.model_validate({"prompt": prompt})
-    return CompletionPrompts(ByteTokenizer(), TOKEN_IDS, VOCAB_SIZE).read(request, max_model_len)
+    return await CompletionPrompts(ByteTokenizer(), TOKEN_IDS, VOCAB_SIZE).read(request, max_model_len)
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ def _read(prompt: Any, max_model_len: int = 512) -> tuple[CompletionPrompt, ...]
         ([[EOS], [BOS, FIRST_BYTE + 0xE4]], ["<2>", "\ufffd"], [[EOS], [BOS, FIRST_BYTE + 0xE4]]),
     ],
 )
-def test_texts_get_bos_and_ids_stay_what_they_are(
+async def test_texts_get_bos_and_ids_stay_what_they_are(
     prompt: Any, texts: list[str], token_ids: list[list[int]]
 ) -> None:
-    prompts = _read(prompt)
+    prompts = await _read(prompt)
     assert [one.text for one in prompts] == texts
     assert [one.token_ids.tolist() for one in prompts] == token_ids
     assert all(one.rendered.token_ids is one.token_ids and not one.rendered.image_slots for one in prompts)
@@ -48,20 +48,28 @@ def test_texts_get_bos_and_ids_stay_what_they_are(
         ([TOKEN_IDS.slice_end], "prompt[0]"),
     ],
 )
-def test_ids_of_images_and_of_nothing_are_refused(prompt: Any, param: str) -> None:
+async def test_ids_of_images_and_of_nothing_are_refused(prompt: Any, param: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
-        _read(prompt)
+        await _read(prompt)
     assert caught.value.param == param
 
 
-def test_ids_of_marks_in_an_image_are_taken() -> None:
+async def test_ids_of_marks_in_an_image_are_taken() -> None:
     marks = [TOKEN_IDS.ref_start, TOKEN_IDS.box_start, TOKEN_IDS.quad_end, TOKEN_IDS.point_end]
-    assert _read(marks)[0].token_ids.tolist() == marks
+    assert (await _read(marks))[0].token_ids.tolist() == marks
 
 
-@pytest.mark.parametrize(("prompt", "param"), [("x" * 161, "prompt"), (["x", "x" * 161], "prompt[1]")])
-def test_a_text_that_cannot_fit_is_not_tokenised(prompt: Any, param: str) -> None:
-    assert len(_read("x" * 160, max_model_len=10)) == 1
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        ("x" * 161, "prompt"),
+        (["x", "x" * 161], "prompt[1]"),
+        ([5] * 11, "prompt"),
+        ([[5], [VOCAB_SIZE] * 11], "prompt[1]"),
+    ],
+)
+async def test_what_can_never_fit_is_not_looked_at(prompt: Any, param: str) -> None:
+    assert len(await _read("x" * 160, max_model_len=10)) == 1
     with pytest.raises(ContextLengthError) as caught:
-        _read(prompt, max_model_len=10)
+        await _read(prompt, max_model_len=10)
     assert caught.value.param == param

@@ -31,12 +31,13 @@ def generator(engine: ScriptedEngine) -> Iterator[Generator]:
     worker.close()
 
 
-def _begin(generator: Generator, **fields: Any) -> GenerationBatch:
-    return generator.begin_completion(CompletionRequest.model_validate({"prompt": ["a", "bb"]} | fields))
+async def _begin(generator: Generator, **fields: Any) -> GenerationBatch:
+    request = CompletionRequest.model_validate({"prompt": ["a", "bb"]} | fields)
+    return await generator.begin_completion(request)
 
 
 async def test_choices_are_numbered_prompt_by_prompt(generator: Generator) -> None:
-    batch = _begin(generator, n=2)
+    batch = await _begin(generator, n=2)
     assert batch.num_choices == 4
     assert [batch.prompt_text(index) for index in range(4)] == ["a", "a", "bb", "bb"]
     texts = [""] * 4
@@ -48,7 +49,7 @@ async def test_choices_are_numbered_prompt_by_prompt(generator: Generator) -> No
 
 async def test_the_usage_is_that_of_the_deltas_taken(generator: Generator) -> None:
     """However far the generations have run ahead."""
-    batch = _begin(generator)
+    batch = await _begin(generator)
     num_taken = 0
     async for delta in batch.deltas():
         await asyncio.sleep(0.001)
@@ -61,10 +62,10 @@ async def test_the_usage_is_that_of_the_deltas_taken(generator: Generator) -> No
 
 
 async def test_places_are_given_back_once_and_together(generator: Generator) -> None:
-    batch = _begin(generator, prompt=["a", "b", "c"])
+    batch = await _begin(generator, prompt=["a", "b", "c"])
     assert generator.num_in_flight == 3
     with pytest.raises(OverloadedError):
-        _begin(generator)
+        await _begin(generator)
     assert generator.num_in_flight == 3
     batch.close()
     batch.close()
@@ -73,7 +74,7 @@ async def test_places_are_given_back_once_and_together(generator: Generator) -> 
 
 async def test_leaving_early_ends_all(generator: Generator, engine: ScriptedEngine) -> None:
     engine.endless = True
-    batch = _begin(generator)
+    batch = await _begin(generator)
     deltas = batch.deltas()
     await anext(deltas)
     await deltas.aclose()
@@ -84,7 +85,7 @@ async def test_leaving_early_ends_all(generator: Generator, engine: ScriptedEngi
 
 async def test_a_failure_of_one_ends_all(generator: Generator, engine: ScriptedEngine) -> None:
     engine.fail_after = 3
-    batch = _begin(generator)
+    batch = await _begin(generator)
     with pytest.raises(EngineError):
         async for _ in batch.deltas():
             pass
@@ -95,7 +96,7 @@ async def test_a_failure_of_one_ends_all(generator: Generator, engine: ScriptedE
 
 async def test_all_are_ended_from_outside(generator: Generator, engine: ScriptedEngine) -> None:
     engine.endless, engine.max_model_len = True, 100_000
-    batch = _begin(generator, max_tokens=10_000)
+    batch = await _begin(generator, max_tokens=10_000)
     deltas = batch.deltas()
     await anext(deltas)
     generator.abort_all()
