@@ -28,7 +28,7 @@ class ResponseBody:
     def __init__(self, request: ResponsesRequest, generation: Generation, config: ApiConfig) -> None:
         self._generation = generation
         self._text = ""
-        self._logprobs: tuple[OutputLogprob, ...] = ()
+        self._logprobs: list[OutputLogprob] = []
         self._finish_reason: FinishReason | None = None
         self._has_begun = False
         sampling = generation.sampling
@@ -51,7 +51,7 @@ class ResponseBody:
         """Take the next delta; returns its log-probabilities as the wire has them."""
         logprobs = _output_logprobs(delta.logprobs)
         self._text += delta.text
-        self._logprobs += logprobs
+        self._logprobs.extend(logprobs)
         self._finish_reason = delta.finish_reason
         self._has_begun = True
         return logprobs
@@ -59,7 +59,7 @@ class ResponseBody:
     @property
     def part(self) -> OutputTextPart:
         """The text so far."""
-        return OutputTextPart(text=self._text, logprobs=self._logprobs)
+        return OutputTextPart(text=self._text, logprobs=tuple(self._logprobs))
 
     def item(self) -> OutputMessage:
         """The message so far; incomplete where the answer ended before its end."""

@@ -90,6 +90,8 @@ def _refuse_with_beams(request: ChoiceFields, logprobs: int | None) -> None:
 def _read_logprobs(request: AnswerRequest) -> int | None:
     """How many of the likeliest tokens to tell beside each; None: tell nothing."""
     if isinstance(request, CompletionRequest):
+        if request.echo and request.logprobs is not None:
+            raise UnsupportedFieldError("echo is not supported together with logprobs", "echo")
         return request.logprobs
     if isinstance(request, ResponsesRequest):
         asked, field = LOGPROBS in (request.include or ()), f"include to hold '{LOGPROBS}'"

@@ -30,7 +30,9 @@ class CompletionPrompt:
 class CompletionPrompts:
     """Reads prompts; stateless, so any number of requests may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, token_ids: TokenIds, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, token_ids: TokenIds, vocab_size: int, max_prompts: int) -> None:
+        """`max_prompts` is how many this server can ever take at once."""
+        self._max_prompts = max_prompts
         self._tokenizer = tokenizer
         self._bos = token_ids.bos
         self._vocab_size = vocab_size
@@ -44,11 +46,16 @@ class CompletionPrompts:
         }
 
     async def read(self, request: CompletionRequest, max_model_len: int) -> tuple[CompletionPrompt, ...]:
-        """The request's prompts. Raises ContextLengthError for one that cannot fit, InvalidValueError for ids
-        outside the vocabulary or of images: docs/decisions/0019-raw-continuation.md
+        """The request's prompts. Raises ContextLengthError for one that cannot fit, InvalidValueError for too
+        many, and for ids outside the vocabulary or of images: docs/decisions/0019-raw-continuation.md
         """
+        fields = _split(request.prompt)
+        if len(fields) > self._max_prompts:
+            raise InvalidValueError(
+                f"prompt: this server takes at most {self._max_prompts} prompts at once", "prompt"
+            )
         prompts = []
-        for field, prompt in _split(request.prompt):
+        for field, prompt in fields:
             if isinstance(prompt, str):
                 prompts.append(self._from_text(prompt, max_model_len, field))
             else:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.artifacts import ImageConfig, TokenIds
-from service.errors import InvalidValueError, TooLargeError, UnsupportedFieldError
+from service.errors import TooLargeError
 from service.generation.admission import Admission, AdmissionSlot
 from service.generation.chat_messages import Dialogue, read_dialogue, read_messages
 from service.generation.choice_parameters import ChoiceParams, read_choices
-from service.generation.completion_prompts import CompletionPrompt, CompletionPrompts
+from service.generation.completion_prompts import CompletionPrompts
 from service.generation.generation import Generation, ImageWorker, Plan, TokenEngine
 from service.generation.generation_batch import GenerationBatch
 from service.generation.request_parameters import (
@@ -60,7 +60,9 @@ class Generator:
         self._tokenizer = tokenizer
         self._config = config
         self._template = ChatTemplate(tokenizer, config.token_ids, config.image.query_num)
-        self._prompts = CompletionPrompts(tokenizer, config.token_ids, config.vocab_size)
+        self._prompts = CompletionPrompts(
+            tokenizer, config.token_ids, config.vocab_size, config.max_in_flight
+        )
         self._admission = Admission(config.max_in_flight)
         self._running: set[Generation] = set()
 
@@ -121,7 +123,7 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         choices = self._check(request)
-        prompts = await self._read_prompts(request)
+        prompts = await self._prompts.read(request, self._engine.max_model_len)
         plans = [self._plan(request, choices, prompt.rendered, ()) for prompt in prompts]
         slot = self._admission.enter(len(plans))
         first_id = _new_id(request)
@@ -153,15 +155,6 @@ class Generator:
         if isinstance(request, ChoiceFields):
             check_stream_fields(request)
         return read_choices(request, self._engine.max_num_seqs)
-
-    async def _read_prompts(self, request: CompletionRequest) -> tuple[CompletionPrompt, ...]:
-        if request.echo and request.logprobs is not None:
-            raise UnsupportedFieldError("echo is not supported together with logprobs", "echo")
-        prompts = await self._prompts.read(request, self._engine.max_model_len)
-        limit = self._config.max_in_flight
-        if len(prompts) > limit:
-            raise InvalidValueError(f"prompt: this server takes at most {limit} prompts at once", "prompt")
-        return prompts
 
     def _read_dialogue(self, dialogue: Dialogue) -> Dialogue:
         check_text_length(dialogue.num_characters, self._engine.max_model_len, dialogue.field)

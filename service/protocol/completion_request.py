@@ -8,7 +8,7 @@ from service.protocol.chat_message import MAX_TEXT_LENGTH
 from service.protocol.field_state import Refused
 from service.protocol.sampling_fields import MAX_TOKENS, ChoiceFields, TokenId
 
-MAX_PROMPTS = 16  # of one request: each is a sequence of its own
+MAX_PROMPTS = 32  # of one request: each is a request of its own to the engine
 MAX_PROMPT_TOKENS = 1 << 18  # far more than any context holds
 MAX_LOGPROBS = 5  # OpenAI's limit
 

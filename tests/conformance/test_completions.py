@@ -329,7 +329,7 @@ def test_what_decides_over_the_text_is_read_as_in_a_chat(
             ({"prompt": [1, getattr(TOKEN_IDS, name)]}, "prompt[1]")
             for name in ("pad", "image_start", "image_end", "slice_start", "slice_end")
         ),
-        ({"prompt": ["x"] * 17}, "prompt"),
+        ({"prompt": ["x"] * 33}, "prompt"),
         ({"prompt": ["x"] * 9}, "prompt"),  # more than this server has places
         ({"suffix": "x"}, "suffix"),
         ({"echo": True, "logprobs": 0}, "echo"),

@@ -14,7 +14,9 @@ BOS, EOS = TOKEN_IDS.bos, TOKEN_IDS.eos
 
 async def _read(prompt: Any, max_model_len: int = 512) -> tuple[CompletionPrompt, ...]:
     request = CompletionRequest.model_validate({"prompt": prompt})
-    return await CompletionPrompts(ByteTokenizer(), TOKEN_IDS, VOCAB_SIZE).read(request, max_model_len)
+    return await CompletionPrompts(ByteTokenizer(), TOKEN_IDS, VOCAB_SIZE, max_prompts=3).read(
+        request, max_model_len
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,9 +48,10 @@ async def test_texts_get_bos_and_ids_stay_what_they_are(
         ([BOS, TOKEN_IDS.pad], "prompt[1]"),
         ([[TOKEN_IDS.image_start]], "prompt[0][0]"),
         ([TOKEN_IDS.slice_end], "prompt[0]"),
+        (["x"] * 4, "prompt"),
     ],
 )
-async def test_ids_of_images_and_of_nothing_are_refused(prompt: Any, param: str) -> None:
+async def test_ids_of_images_and_of_nothing_and_too_many_prompts_are_refused(prompt: Any, param: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         await _read(prompt)
     assert caught.value.param == param

@@ -29,12 +29,12 @@ def test_null_means_absent(name: str) -> None:
 
 def test_lists_have_ends() -> None:
     for prompt in (
-        ["x"] * 17,
-        [[5]] * 17,
+        ["x"] * 33,
+        [[5]] * 33,
         [5] * ((1 << 18) + 1),
         "x" * ((1 << 18) + 1),
         ["x", "x" * ((1 << 18) + 1)],
     ):
         with pytest.raises(ValidationError):
             _parse(prompt=prompt)
-    assert len(_parse(prompt=["x"] * 16).prompt) == 16
+    assert len(_parse(prompt=["x"] * 32).prompt) == 32
