@@ -38,7 +38,7 @@ async def create_completion(request: Request, config: Config, generator: ReadyGe
     if body.model:
         require_model(body.model, config)
     if body.stream:
-        batch = await generator.begin_completion(body)
+        batch = await until_disconnect(request, generator.begin_completion(body))
         options = body.stream_options or StreamOptions()
         return completion_stream(batch, _head(batch, config), config, options, echo=bool(body.echo))
     completion = await until_disconnect(request, _complete(body, config, generator))

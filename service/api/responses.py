@@ -34,7 +34,8 @@ async def create_response(request: Request, config: Config, generator: ReadyGene
     if body.model:
         require_model(body.model, config)
     if body.stream:
-        return response_stream(body, await generator.begin(body), config)
+        generation = await until_disconnect(request, generator.begin(body))
+        return response_stream(body, generation, config)
     response = await until_disconnect(request, _respond(body, config, generator))
     return Response(response.model_dump_json(), media_type="application/json")
 
