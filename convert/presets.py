@@ -6,7 +6,7 @@ from typing import Any, Literal
 from convert.checkpoint_config import parse_config
 from convert.tensor_table import expected_shapes
 
-Preset = Literal["tiny", "ten-layer", "full"]
+Preset = Literal["tiny", "ten-layer", "quarter", "full"]
 
 _COMMON: dict[str, Any] = {
     "architectures": ["MiniCPMV"],
@@ -63,6 +63,19 @@ _SIZES: dict[Preset, dict[str, Any]] = {
         },
     },
     "ten-layer": {**_FULL, "num_hidden_layers": 10},
+    # Every width is the published one, every depth a quarter: what costs what keeps its share, for benchmarks.
+    "quarter": {
+        **_FULL,
+        "num_hidden_layers": 10,
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 384,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 7,  # of 26
+            "patch_size": 14,
+        },
+    },
     "full": _FULL,
 }
 

@@ -1,0 +1,62 @@
+"""What several answers generated side by side are measured by; knows nothing of who generates them."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIRST_ORDINARY_ID = 200  # below: special ids and bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    """One answer: when it was asked for and when each token came, in seconds of time.perf_counter()."""
+
+    start_s: float
+    token_s: tuple[float, ...]
+    token_ids: tuple[int, ...] = ()  # empty where only times are known
+
+    @property
+    def ttft_s(self) -> float:
+        """Time to the first token."""
+        return self.token_s[0] - self.start_s
+
+
+def decode_tokens_per_s(streams: Sequence[StreamTimes]) -> float:
+    """Tokens per second of all streams together while all of them decode.
+
+    From the last stream's first token to the first stream's last one: neither prefill nor a thinning batch is
+    in it.
+    """
+    begin = max(stream.token_s[0] for stream in streams)
+    end = min(stream.token_s[-1] for stream in streams)
+    num_tokens = sum(begin < time_s <= end for stream in streams for time_s in stream.token_s)
+    if not num_tokens:
+        raise ValueError("the streams never decoded side by side: ask for longer answers")
+    return num_tokens / (end - begin)
+
+
+def mean_ttft_s(streams: Sequence[StreamTimes]) -> float:
+    """Mean time to first token."""
+    return statistics.fmean(stream.ttft_s for stream in streams)
+
+
+def equal_share(left: Sequence[StreamTimes], right: Sequence[StreamTimes]) -> float:
+    """Share of tokens two runs of the same greedy streams agree in: 1.0 is the same work on the same input."""
+    pairs = [
+        pair
+        for ours, theirs in zip(left, right, strict=True)
+        for pair in zip(ours.token_ids, theirs.token_ids, strict=True)
+    ]
+    return sum(ours == theirs for ours, theirs in pairs) / len(pairs)
+
+
+def random_prompts(
+    generator: np.random.Generator, streams: int, num_tokens: int, vocab_size: int
+) -> list[NDArray[np.int64]]:
+    """`streams` prompts of ordinary tokens that no cache has seen: bos, then whatever comes."""
+    ids = generator.integers(FIRST_ORDINARY_ID, vocab_size, (streams, num_tokens), dtype=np.int64)
+    ids[:, 0] = 1
+    return list(ids)
