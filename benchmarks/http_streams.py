@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.chat import chat, user
 from benchmarks.report import write_result
 from tests.live_server import LiveServer
 
@@ -24,23 +25,10 @@ STREAMS = (4, 16, 32)
 async def tokens_per_second(base_url: str, streams: int, tokens: int) -> float:
     """`streams` clients at once, each streaming one answer of `tokens` tokens."""
     async with httpx.AsyncClient(base_url=base_url, timeout=600) as client:
+        questions = ([user(f"Tell me story number {number}.")] for number in range(streams))
         start = time.perf_counter()
-        await asyncio.gather(*(_stream(client, number, tokens) for number in range(streams)))
+        await asyncio.gather(*(chat(client, messages, tokens) for messages in questions))
         return streams * tokens / (time.perf_counter() - start)
-
-
-async def _stream(client: httpx.AsyncClient, number: int, tokens: int) -> None:
-    body = {
-        "messages": [{"role": "user", "content": f"Tell me story number {number}."}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "max_tokens": tokens,
-        "ignore_eos": True,
-        "temperature": 0,
-    }
-    async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
-        text = (await reply.aread()).decode()
-    assert f'"completion_tokens":{tokens}' in text.replace(" ", ""), "the answer is not as long as asked"
 
 
 def measure(base_url: str, tokens: int, rounds: int) -> dict[str, Any]:

@@ -60,3 +60,17 @@ def random_prompts(
     ids = generator.integers(FIRST_ORDINARY_ID, vocab_size, (streams, num_tokens), dtype=np.int64)
     ids[:, 0] = 1
     return list(ids)
+
+
+def step_s(streams: Sequence[StreamTimes], num_tokens: int) -> float:
+    """Mean time between two tokens of the stream that began to decode last, beside all others.
+
+    For streams of whose `num_tokens` tokens only the first and the last were timed.
+    """
+    last = max(streams, key=lambda stream: stream.token_s[0])
+    return (last.token_s[-1] - last.token_s[0]) / (num_tokens - 1)
+
+
+def wall_s(streams: Sequence[StreamTimes]) -> float:
+    """From the first request to the last token of all."""
+    return max(stream.token_s[-1] for stream in streams) - min(stream.start_s for stream in streams)
