@@ -2,9 +2,9 @@
 
     python -m benchmarks.engine_loop [--weights int4]
 
-Both run greedy answers to the same prompts, in one process and in turn; the loop has a fixed batch, argmax and
-nothing else. `equal` is the share of tokens both chose alike: keys and values rounded to 8 bits chunk by chunk
-may tip a close choice.
+Both run greedy answers to the same prompts, in one process and in turn; the loop has a fixed batch, argmax
+and nothing else. `equal` is the share of tokens both chose alike: keys and values rounded to 8 bits chunk by
+chunk may tip a close choice.
 """
 
 import argparse
@@ -55,7 +55,9 @@ def main() -> None:
     add_arguments(parser)
     model = open_model(parser.parse_args())
     settings = {"model": model.label, "loads": list(map(str, LOADS))}
-    chart = Chart("Engine against a bare loop, decode", "streams", ("engine / loop",), "ratio of tokens/s", _AIM)
+    chart = Chart(
+        "Engine against a bare loop, decode", "streams", ("engine / loop",), "ratio of tokens/s", _AIM
+    )
     publish(f"engine_loop_{model.label}", settings, run(model), chart)
 
 

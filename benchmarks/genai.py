@@ -23,7 +23,7 @@ LOADS = (Load(1, 256, 32, 3), Load(4, 64, 32, 3), Load(16, 32, 16, 3), Load(32, 
 
 
 def measure(engine: ServiceEngine, peer: GenaiPeer, vocab_size: int, load: Load) -> Row:
-    """Medians of tokens/s and times to first token, and of their ratios in each round; above 1 ours is better."""
+    """Medians of tokens/s and times to first token, and of each round's ratios; above 1 ours is better."""
     runs = load.alternate(vocab_size, {"engine": engine.run, "genai": peer.run})
     decode = {name: [decode_tokens_per_s(streams) for streams in sides] for name, sides in runs.items()}
     ttft = {name: [mean_ttft_s(streams) for streams in sides] for name, sides in runs.items()}
@@ -65,7 +65,9 @@ def main() -> None:
         "loads": list(map(str, LOADS)),
     }
     bars = ("decode: engine / genai", "TTFT: genai / engine")
-    chart = Chart(f"Engine against openvino.genai, {model.label}", "streams", bars, "above 1: ours is faster", 1)
+    chart = Chart(
+        f"Engine against openvino.genai, {model.label}", "streams", bars, "above 1: ours is faster", 1
+    )
     publish(name, settings, run(model, options), chart)
 
 

@@ -1,4 +1,4 @@
-"""openvino.genai's continuous batching on the same weights: gives it our IR in its form and drives its steps."""
+"""openvino.genai's continuous batching on the same weights: gives it our IR in its form, drives its steps."""
 
 import time
 from collections.abc import Sequence

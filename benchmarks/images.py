@@ -1,11 +1,11 @@
-"""What an image costs over HTTP: asked about first, asked about again, and with one of its nine slices changed.
+"""What an image costs over HTTP: asked about first, asked about again, and with one of nine slices changed.
 
     python -m benchmarks.images [--weights int4]
 
 Times to first token as a client sees them. Every round has a new image, which the service cuts into an
-overview and nine slices; a change in one slice shows in the overview too, so two of ten are encoded again, and
-the prompt is computed anew from the overview on. The vision tower of the benchmarks' model has as many of its
-blocks as the language model of its layers, a quarter, so images and prompts keep their shares.
+overview and nine slices; a change in one slice shows in the overview too, so two of ten are encoded again,
+and the prompt is computed anew from the overview on. The vision tower of the benchmarks' model has a quarter
+of its blocks, as the language model of its layers, so images and prompts keep their shares.
 """
 
 import argparse

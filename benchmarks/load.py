@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +31,14 @@ class Load:
         return random_prompts(np.random.default_rng(seed), self.streams, self.prompt_tokens, vocab_size)
 
     def alternate(self, vocab_size: int, sides: dict[str, Run]) -> dict[str, list[list[StreamTimes]]]:
-        """The sides' streams, round by round. What a first run would have to set up, a short one does before."""
+        """The sides' streams, round by round. What a first run has to set up, a short one does before."""
         warm_up = replace(self, prompt_tokens=self.prompt_tokens + 1).prompts(vocab_size, 0)
         for run in sides.values():
             run(warm_up, 2)
         return alternate(
             self.rounds,
-            {
-                name: lambda number, run=run: run(self.prompts(vocab_size, number), self.tokens)
-                for name, run in sides.items()
-            },
+            {name: partial(self._run, run, vocab_size) for name, run in sides.items()},
         )
+
+    def _run(self, run: Run, vocab_size: int, number: int) -> list[StreamTimes]:
+        return run(self.prompts(vocab_size, number), self.tokens)

@@ -1,9 +1,10 @@
-"""How much memory serving takes at its fullest: after the start, a ten-slice image, a prompt that fills the cache.
+"""How much memory serving takes: after the start, a ten-slice image, a prompt that fills the KV cache.
 
     python -m benchmarks.memory --model-dir DIR [--weights int4] [--kv-tokens 4096]
 
-Meant for the full shape: the head of benchmarks/README.md makes it. Peaks (VmHWM) are of the service's process
-since its start, the pages of its weight files among them; beside them stands what is resident at that moment.
+Meant for the full shape: the head of benchmarks/README.md makes it. Peaks (VmHWM) are of the service's
+process since its start, the pages of its weight files among them; beside them stands what is resident at that
+moment.
 """
 
 import argparse
@@ -31,7 +32,9 @@ _MARGIN_TOKENS = 64  # for the chat's own tokens
 
 def kv_cache_bytes(model: ModelConfig, num_tokens: int) -> int:
     """Memory of the keys and values of so many tokens."""
-    return num_tokens * model.num_hidden_layers * model.num_key_value_heads * 2 * (model.head_dim + _SCALE_BYTES)
+    return (
+        num_tokens * model.num_hidden_layers * model.num_key_value_heads * 2 * (model.head_dim + _SCALE_BYTES)
+    )
 
 
 def memory_gib(pid: int) -> dict[str, float]:

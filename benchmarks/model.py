@@ -1,6 +1,6 @@
 """The model benchmarks run on: published widths, a quarter of the depth, random weights. Makes it once.
 
-    python -m benchmarks.model [--models artifacts/bench]
+python -m benchmarks.model [--models artifacts/bench]
 """
 
 import argparse
@@ -40,22 +40,24 @@ class BenchModel:
         return f"{self.manifest.model_id.rpartition('/')[2]}_{self.weights}"
 
 
-def add_arguments(parser: argparse.ArgumentParser, weights: WeightFormat = "int4") -> None:
-    """--models or --model-dir, and --weights."""
+def add_arguments(parser: argparse.ArgumentParser, *, choose_weights: bool = True) -> None:
+    """--models or --model-dir, and --weights unless the program decides on them."""
     parser.add_argument("--models", type=Path, default=_MODELS, help="where benchmarks.model keeps its own")
     parser.add_argument("--model-dir", type=Path, help="another model instead, as `convert export` writes it")
-    parser.add_argument("--weights", choices=WEIGHT_FORMATS, default=weights)
+    if choose_weights:
+        parser.add_argument("--weights", choices=WEIGHT_FORMATS, default="int4")
 
 
-def open_model(options: argparse.Namespace) -> BenchModel:
+def open_model(options: argparse.Namespace, weights: WeightFormat | None = None) -> BenchModel:
     """The model that add_arguments' options name; ends the program with a hint if it was not made yet."""
+    weights = weights or options.weights
     directory: Path = options.model_dir or _artifacts(options.models)
     if not (directory / MANIFEST_NAME).is_file():
         sys.exit(f"no model in {directory}: `python -m benchmarks.model` makes it (minutes, once)")
     manifest = read_manifest(directory)
-    if options.weights not in manifest.variants:
-        sys.exit(f"{directory} has no {options.weights} weights, but {', '.join(manifest.variants)}")
-    return BenchModel(directory.resolve(), options.weights, manifest)
+    if weights not in manifest.variants:
+        sys.exit(f"{directory} has no {weights} weights, but {', '.join(manifest.variants)}")
+    return BenchModel(directory.resolve(), weights, manifest)
 
 
 def make(models: Path) -> None:

@@ -1,4 +1,4 @@
-"""The simple way, one request at a time through a stateful loop, against the engine, for one user and for more.
+"""The simple way, one request at a time through a stateful loop, against the engine, for one user and more.
 
     python -m benchmarks.one_by_one [--weights int4]
 
@@ -22,7 +22,7 @@ LOADS = (Load(1, 128, 32, 5), Load(8, 128, 32, 3))
 
 
 def measure(engine: ServiceEngine, loop: StatefulLoop, vocab_size: int, load: Load) -> Row:
-    """Medians of the time until everybody is answered and of the mean time to first token, with their ratios."""
+    """Medians of the time until everybody is answered and of the mean time to first token, and the ratios."""
     runs = load.alternate(vocab_size, {"loop": loop.run, "engine": engine.run})
     walls = {name: [wall_s(streams) for streams in sides] for name, sides in runs.items()}
     ttft = {name: [mean_ttft_s(streams) for streams in sides] for name, sides in runs.items()}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -82,11 +83,13 @@ class PagedLoop:
         num_seqs, num_tokens = len(blocks), ids.shape[1]
         each = num_tokens // num_seqs
         context = np.array(context_len, dtype=np.int32)
-        embeds = np.empty((num_tokens, self._hidden_size), dtype=np.float32)  # written by one, read by the other
-        texts = {"input_ids": ids, "inputs_embeds": embeds[None]}
+        embeds = np.empty(
+            (num_tokens, self._hidden_size), dtype=np.float32
+        )  # written by one, read by the other
+        texts: dict[str, NDArray[Any]] = {"input_ids": ids, "inputs_embeds": embeds[None]}
         for name, array in texts.items():
             self._text_request.set_tensor(name, _shared(array))
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "inputs_embeds": embeds,
             "position_ids": positions,
             "past_lens": past_lens,
@@ -105,8 +108,9 @@ class PagedLoop:
         self._text_request.infer()
         self._request.infer()
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return logits.reshape(-1, logits.shape[-1]).argmax(axis=-1)
+        best: NDArray[np.int64] = logits.reshape(-1, logits.shape[-1]).argmax(axis=-1)
+        return best
 
 
-def _shared(array: NDArray[np.generic]) -> ov.Tensor:
+def _shared(array: NDArray[Any]) -> ov.Tensor:
     return ov.Tensor(array, shared_memory=True)

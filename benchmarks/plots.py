@@ -1,6 +1,6 @@
 """Draws what a result's `chart` asks for into docs/images/.
 
-    python -m benchmarks.plots [NAME ...]     # redraws from results/NAME.json, all without NAME
+python -m benchmarks.plots [NAME ...]     # redraws from results/NAME.json, all without NAME
 """
 
 import argparse
@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from benchmarks.table import RESULTS
 
@@ -30,11 +31,8 @@ class Chart:
 
 def draw(name: str, rows: list[dict[str, Any]], chart: Chart) -> Path:
     """docs/images/NAME.svg, the same bytes for the same figures."""
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = name
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
     width = _BAR_SPACE / len(chart.bars)
     for number, column in enumerate(chart.bars):
         places = [group + (number - (len(chart.bars) - 1) / 2) * width for group in range(len(rows))]
@@ -51,8 +49,8 @@ def draw(name: str, rows: list[dict[str, Any]], chart: Chart) -> Path:
         axes.legend(frameon=False)
     IMAGES.mkdir(parents=True, exist_ok=True)
     path = IMAGES / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(path, metadata={"Date": None})
     return path
 
 

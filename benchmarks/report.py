@@ -54,7 +54,11 @@ def _processor() -> str:
 def _instructions() -> list[str]:
     """Those that decide how fast integers and half floats are."""
     flags = _cpuinfo("flags").split()
-    return [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if flag in flags]
+    return [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+        if flag in flags
+    ]
 
 
 def _cpuinfo(key: str) -> str:

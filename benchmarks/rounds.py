@@ -1,4 +1,4 @@
-"""A against B: measured in turn within one run and compared round by round. Knows nothing of what A and B are."""
+"""A against B: measured in turn within one run and compared round by round. Knows not what A and B are."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,9 @@ Figure = TypeVar("Figure")
 
 
 def alternate(
-    rounds: int, sides: Mapping[str, Callable[[int], Figure]], on_round: Callable[[int], None] = lambda _: None
+    rounds: int,
+    sides: Mapping[str, Callable[[int], Figure]],
+    on_round: Callable[[int], None] = lambda _: None,
 ) -> dict[str, list[Figure]]:
     """Run every side once a round and give its figures by round; a side is called with the round's number.
 

@@ -1,4 +1,4 @@
-"""The service's own engine in this process, placed and sized as the service does it; without HTTP and text."""
+"""The service's own engine in this process, placed as the service does it; without HTTP and text."""
 
 import asyncio
 import itertools

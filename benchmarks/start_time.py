@@ -2,8 +2,8 @@
 
     python -m benchmarks.start_time [--model-dir DIR] [--weights int4]
 
-Ready means: files hashed, models compiled, golden answer compared, one request answered. Starts are alternated
-and the weight files are in the page cache from the second one on.
+Ready means: files hashed, models compiled, golden answer compared, one request answered. A first start, not
+counted, fills the cache directory and the page cache; then they take turns.
 """
 
 import argparse

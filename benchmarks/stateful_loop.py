@@ -1,4 +1,4 @@
-"""One request after another through the graph as it lies on disk, logits for every position: the simple way."""
+"""One request after another through the graph as it lies on disk, logits for every position."""
 
 import time
 from collections.abc import Sequence
@@ -51,4 +51,5 @@ class StatefulLoop:
             }
         )
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return logits[0, -1:].argmax(axis=-1)
+        best: NDArray[np.int64] = logits[0, -1:].argmax(axis=-1)
+        return best

@@ -44,7 +44,7 @@ def mean_ttft_s(streams: Sequence[StreamTimes]) -> float:
 
 
 def equal_share(left: Sequence[StreamTimes], right: Sequence[StreamTimes]) -> float:
-    """Share of tokens two runs of the same greedy streams agree in: 1.0 is the same work on the same input."""
+    """Share of tokens that two runs of the same greedy streams have in common."""
     pairs = [
         pair
         for ours, theirs in zip(left, right, strict=True)

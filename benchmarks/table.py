@@ -1,6 +1,6 @@
 """Rows of figures as text: aligned for a terminal, or as Markdown.
 
-    python -m benchmarks.table NAME ...     # the Markdown tables of results/NAME.json, all without NAME
+python -m benchmarks.table NAME ...     # the Markdown tables of results/NAME.json, all without NAME
 """
 
 import argparse

@@ -63,7 +63,7 @@ _SIZES: dict[Preset, dict[str, Any]] = {
         },
     },
     "ten-layer": {**_FULL, "num_hidden_layers": 10},
-    # Every width is the published one, every depth a quarter: what costs what keeps its share, for benchmarks.
+    # Published widths, a quarter of both depths: images and prompts keep their shares, for benchmarks.
     "quarter": {
         **_FULL,
         "num_hidden_layers": 10,
