@@ -15,7 +15,7 @@ from benchmarks.report import publish
 from benchmarks.rounds import median_ratio
 from benchmarks.service_engine import ServiceEngine
 from benchmarks.stateful_loop import StatefulLoop
-from benchmarks.streams import equal_share, mean_ttft_s, wall_s
+from benchmarks.streams import mean_ttft_s, wall_s
 from benchmarks.table import Row
 
 LOADS = (Load(1, 128, 32, 5), Load(8, 128, 32, 3))
@@ -34,7 +34,6 @@ def measure(engine: ServiceEngine, loop: StatefulLoop, vocab_size: int, load: Lo
         "one by one TTFT s": statistics.median(ttft["loop"]),
         "engine TTFT s": statistics.median(ttft["engine"]),
         "TTFT ratio": median_ratio(ttft["loop"], ttft["engine"]),
-        "equal": statistics.fmean(map(equal_share, runs["loop"], runs["engine"])),
     }
 
 
