@@ -56,7 +56,11 @@ def main() -> None:
     model = open_model(parser.parse_args())
     settings = {"model": model.label, "loads": list(map(str, LOADS))}
     chart = Chart(
-        "Engine against a bare loop, decode", "streams", ("engine / loop",), "ratio of tokens/s", _AIM
+        "Engine against a bare loop, decode",
+        "streams",
+        ("engine / loop",),
+        "ratio of tokens/s",
+        ("aim", _AIM),
     )
     publish(f"engine_loop_{model.label}", settings, run(model), chart)
 

@@ -65,9 +65,7 @@ def main() -> None:
         "loads": list(map(str, LOADS)),
     }
     bars = ("decode: engine / genai", "TTFT: genai / engine")
-    chart = Chart(
-        f"Engine against openvino.genai, {model.label}", "streams", bars, "above 1: ours is faster", 1
-    )
+    chart = Chart(f"Engine against openvino.genai, {model.label}", "streams", bars, "ratio", ("equal", 1))
     publish(name, settings, run(model, options), chart)
 
 

@@ -105,9 +105,11 @@ def _take_token_ids(graph: ov.Model, table: ov.Model) -> None:
 
 def _drop_scaling(graph: ov.Model) -> None:
     result = graph.output("logits").get_node()
-    divide = result.input_value(0).get_node()
-    logits = divide.input_value(0)
-    if (divide.get_type_name(), logits.get_node().get_type_name()) != ("Divide", "MatMul"):
+    last = result.input_value(0).get_node()
+    if last.get_type_name() == "MatMul":
+        return
+    logits = last.input_value(0)
+    if (last.get_type_name(), logits.get_node().get_type_name()) != ("Divide", "MatMul"):
         raise RuntimeError("the language model's tail is not MatMul, Divide")
     logits.get_tensor().add_names({"logits"})
     result.input(0).replace_source_output(logits)

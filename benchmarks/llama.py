@@ -69,7 +69,11 @@ def main() -> None:
     rows = [measure(model, options.models) for model in models]
     name = models[0].manifest.model_id.rpartition("/")[2]
     chart = Chart(
-        "Engine against llama.cpp", "weights", ("prefill ratio", "decode ratio"), "ratio of tokens/s", 1
+        "Engine against llama.cpp",
+        "weights",
+        ("prefill ratio", "decode ratio"),
+        "ratio of tokens/s",
+        ("equal", 1),
     )
     publish(f"llama_{name}", {"model": name, "load": str(LOAD)}, rows, chart)
 

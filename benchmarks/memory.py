@@ -98,7 +98,7 @@ def main() -> None:
         "KV cache bytes": kv_cache_bytes(model.manifest.model, options.kv_tokens),
     }
     bars = ("peak GiB", "anonymous GiB", "files GiB")
-    chart = Chart(f"Memory of the service, {model.label}", "after", bars, "GiB", _AIM_GIB)
+    chart = Chart(f"Memory of the service, {model.label}", "after", bars, "GiB", ("aim", _AIM_GIB))
     publish(f"memory_{model.label}", settings, run(model, options.kv_tokens), chart)
 
 

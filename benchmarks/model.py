@@ -61,13 +61,14 @@ def open_model(options: argparse.Namespace, weights: WeightFormat | None = None)
 
 
 def make(models: Path) -> None:
-    """Synthesise and export what is not there yet."""
+    """Synthesise and export, unless that was done."""
+    if (_artifacts(models) / MANIFEST_NAME).is_file():
+        return
     checkpoint = models / "checkpoint"
-    if not (checkpoint / "config.json").is_file():
+    if not checkpoint.is_dir():
         _convert("synthesize", "--preset", _PRESET, "--output", checkpoint)
-    if not (_artifacts(models) / MANIFEST_NAME).is_file():
-        weights = ("--weights", "int8", "int4", "--model-id", _PRESET)
-        _convert("export", "--checkpoint", checkpoint, "--output", _artifacts(models), *weights)
+    options = ("--weights", "int8", "int4", "--model-id", _PRESET)
+    _convert("export", "--checkpoint", checkpoint, "--output", _artifacts(models), *options)
 
 
 def _artifacts(models: Path) -> Path:

@@ -26,27 +26,28 @@ class Chart:
     group: str  # the column that names the groups
     bars: tuple[str, ...]  # columns drawn
     unit: str  # label of the axis
-    aim: float | None = None  # drawn as a line
+    mark: tuple[str, float] | None = None  # a line across: what it is called, where it lies
 
 
 def draw(name: str, rows: list[dict[str, Any]], chart: Chart) -> Path:
     """docs/images/NAME.svg, the same bytes for the same figures."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     width = _BAR_SPACE / len(chart.bars)
     for number, column in enumerate(chart.bars):
         places = [group + (number - (len(chart.bars) - 1) / 2) * width for group in range(len(rows))]
         bars = axes.bar(places, [row[column] for row in rows], width, label=column)
         axes.bar_label(bars, fmt="{:.3g}", fontsize=8)
-    if chart.aim is not None:
-        axes.axhline(chart.aim, color="black", linewidth=0.8, linestyle="--", label=f"aim {chart.aim:g}")
+    if chart.mark is not None:
+        label, value = chart.mark
+        axes.axhline(value, color="black", linewidth=0.8, linestyle="--", label=f"{label}: {value:g}")
     axes.set_xticks(range(len(rows)), [str(row[chart.group]) for row in rows])
     axes.set_xlabel(chart.group)
     axes.set_ylabel(chart.unit)
     axes.set_title(chart.title)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(chart.bars) > 1 or chart.aim is not None:
-        axes.legend(frameon=False)
+    if len(chart.bars) > 1 or chart.mark is not None:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     IMAGES.mkdir(parents=True, exist_ok=True)
     path = IMAGES / f"{name}.svg"
     with rc_context({"svg.hashsalt": name}):
