@@ -10,13 +10,16 @@ import argparse
 import asyncio
 import statistics
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from benchmarks.chat import chat, user
-from benchmarks.report import write_result
+from benchmarks.plots import Chart
+from benchmarks.report import publish
+from benchmarks.rounds import alternate, median_ratio
+from benchmarks.table import Row
 from tests.live_server import LiveServer
 
 STREAMS = (4, 16, 32)
@@ -31,24 +34,24 @@ async def tokens_per_second(base_url: str, streams: int, tokens: int) -> float:
         return streams * tokens / (time.perf_counter() - start)
 
 
-def measure(base_url: str, tokens: int, rounds: int) -> dict[str, Any]:
+def measure(base_url: str, tokens: int, rounds: int) -> list[Row]:
     """Median tokens/s of one stream, and of n streams with the median ratio to it."""
     asyncio.run(tokens_per_second(base_url, max(STREAMS), tokens))  # warm-up
     alone: list[float] = []
-    figures: dict[str, Any] = {}
+    rows: list[Row] = []
     for streams in STREAMS:
-        ratios, speeds = [], []
-        for _ in range(rounds):
-            one = asyncio.run(tokens_per_second(base_url, 1, tokens))
-            many = asyncio.run(tokens_per_second(base_url, streams, tokens))
-            alone.append(one)
-            speeds.append(many)
-            ratios.append(many / one)
-        figures[str(streams)] = {
-            "tokens_per_s": round(statistics.median(speeds), 1),
-            "ratio_to_one": round(statistics.median(ratios), 2),
-        }
-    return {"1": {"tokens_per_s": round(statistics.median(alone), 1), "ratio_to_one": 1.0}} | figures
+        speeds = alternate(rounds, {n: partial(_speed, base_url, n, tokens) for n in (1, streams)})
+        alone += speeds[1]
+        rows.append(_row(streams, speeds[streams], median_ratio(speeds[streams], speeds[1])))
+    return [_row(1, alone, 1.0), *rows]
+
+
+def _speed(base_url: str, streams: int, tokens: int, _round: int) -> float:
+    return asyncio.run(tokens_per_second(base_url, streams, tokens))
+
+
+def _row(streams: int, speeds: list[float], ratio: float) -> Row:
+    return {"streams": streams, "tokens/s": statistics.median(speeds), "x one stream": ratio}
 
 
 def main() -> None:
@@ -62,13 +65,11 @@ def main() -> None:
     options = parser.parse_args()
     model = {"model_dir": options.model_dir} if options.model_dir else {}
     with LiveServer(weights=options.weights, max_num_seqs=max(STREAMS), **model) as server:
-        figures = measure(server.base_url, options.tokens, options.rounds)
-    print(f"{'streams':>8} {'tokens/s':>10} {'x one stream':>13}")
-    for streams, row in figures.items():
-        print(f"{streams:>8} {row['tokens_per_s']:>10.1f} {row['ratio_to_one']:>13.2f}")
+        rows = measure(server.base_url, options.tokens, options.rounds)
     name = "http_streams" if options.model_dir is None else f"http_streams_{options.model_dir.name}"
     settings = {"weights": options.weights, "tokens": options.tokens, "rounds": options.rounds}
-    print(f"written to {write_result(name, settings, figures).name}")
+    chart = Chart("Tokens per second over HTTP", "streams", ("x one stream",), "times one stream's")
+    publish(name, settings, rows, chart)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,19 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+Name = TypeVar("Name")
 Figure = TypeVar("Figure")
 
 
-def alternate(
-    rounds: int,
-    sides: Mapping[str, Callable[[int], Figure]],
-    on_round: Callable[[int], None] = lambda _: None,
-) -> dict[str, list[Figure]]:
+def alternate(rounds: int, sides: Mapping[Name, Callable[[int], Figure]]) -> dict[Name, list[Figure]]:
     """Run every side once a round and give its figures by round; a side is called with the round's number.
 
     Every other round goes backwards, so that neither side always finds what the other left behind.
     """
-    figures: dict[str, list[Figure]] = {name: [] for name in sides}
+    figures: dict[Name, list[Figure]] = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides) if number % 2 == 0 else list(reversed(list(sides))):
             figures[name].append(sides[name](number))
-        on_round(number)
     return figures
 
 

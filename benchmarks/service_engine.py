@@ -17,9 +17,11 @@ from service.engine.language_model import DeviceConfig, LanguageModel
 from service.engine.sampling_params import SamplingParams
 from service.engine.token_events import EngineRequest
 from service.placement import Precisions, place_engines
+from service.settings import Settings
 
-MAX_BATCHED_TOKENS = 512  # the service's default, and what peers get too
-KV_CACHE_PRECISION = "u8"  # likewise
+# The service's defaults, which peers get too.
+MAX_BATCHED_TOKENS = int(Settings.model_fields["max_num_batched_tokens"].default)
+KV_CACHE_PRECISION = str(Settings.model_fields["kv_cache_precision"].default)
 
 
 def device_config() -> DeviceConfig:
