@@ -88,6 +88,7 @@ class _Plan:
     cache_salt: bytes
     image_sizes: tuple[tuple[int, int], ...]  # (width, height), upright
     wants_timings: bool
+    priority: int
 
 
 class Generator:
@@ -203,6 +204,7 @@ class Generator:
             (request.cache_salt or "").encode(),
             sizes,
             bool(request.timings),
+            request.priority or 0,
         )
 
     async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
@@ -334,4 +336,6 @@ class Generation:
             encoded = images[slots.image_index][slots.slice_index]
             spans.append(ImageSpan(slots.start, encoded.embeddings, encoded.digest))
         plan = self._plan
-        return EngineRequest(self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt)
+        return EngineRequest(
+            self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt, plan.priority
+        )

@@ -19,6 +19,7 @@ MAX_SALT_LENGTH = 256
 MAX_CHOICES = 16  # and beams
 MAX_TOP_LOGPROBS = 20
 MAX_LENGTH_PENALTY = 10.0
+MAX_PRIORITY = (1 << 31) - 1  # Unix seconds fit, for who serves by deadline
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stop = Annotated[
@@ -93,6 +94,9 @@ class ChatCompletionRequest(RequestModel):
         max_length=MAX_SALT_LENGTH,
         description="Only requests with the same salt share cached prefixes.",
     )
+    priority: int | None = Field(
+        None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Absent: 0. Lower is served earlier."
+    )
     grounding: bool | None = Field(
         None, description="Tells, beside the text, the boxes, quads and points the answer marks in the image."
     )
@@ -127,4 +131,3 @@ class ChatCompletionRequest(RequestModel):
     verbosity: Annotated[JsonValue, Refused(("medium",))] = None
     web_search_options: Annotated[JsonValue, Refused()] = None
     moderation: Annotated[JsonValue, Refused()] = None
-    priority: Annotated[JsonValue, Refused((0,))] = None
