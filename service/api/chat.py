@@ -36,7 +36,8 @@ async def create_chat_completion(request: Request, config: Config, generator: Re
         require_model(body.model, config)
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return ChatStream(await generator.begin(body), config, include_usage=include_usage)
+        generation = await until_disconnect(request, generator.begin(body))
+        return ChatStream(generation, config, include_usage=include_usage)
     completion = await until_disconnect(request, _complete(body, config, generator))
     return Response(completion.model_dump_json(), media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""Work for a unary reply ends when its client leaves; Starlette does that for streams only."""
+"""Work before a reply ends when its client leaves; Starlette does that for streams under way only."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -14,6 +14,7 @@ from service.generation.admission import Admission, AdmissionSlot
 from service.generation.chat_messages import ImageReference, read_messages
 from service.generation.choice_parameters import ChoiceParams, read_choices
 from service.generation.grounding import locate
+from service.generation.remote_images import ImageFetcher, fetch_images
 from service.generation.request_parameters import (
     check_text_length,
     check_timings,
@@ -56,8 +57,8 @@ class TokenEngine(Protocol):
 class ImageWorker(Protocol):
     """What generation needs of service.vision.worker.VisionWorker."""
 
-    async def read_urls(
-        self, urls: Sequence[tuple[str, str]], limits: ImageLimits
+    async def read_images(
+        self, sources: Sequence[tuple[str | bytes, str]], limits: ImageLimits
     ) -> list[tuple[bytes, ImageHeader]]: ...
     async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]: ...
     async def encode_slices(
@@ -76,6 +77,7 @@ class GeneratorConfig:
     max_images: int
     image_limits: ImageLimits
     max_total_pixels: int  # of all images of a request
+    max_fetched_bytes: int  # of all images of a request that are fetched
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,10 +97,17 @@ class Generator:
     """Begins generations. Belongs to the event loop."""
 
     def __init__(
-        self, engine: TokenEngine, images: ImageWorker, tokenizer: Tokenizer, config: GeneratorConfig
+        self,
+        engine: TokenEngine,
+        images: ImageWorker,
+        tokenizer: Tokenizer,
+        config: GeneratorConfig,
+        fetcher: ImageFetcher | None = None,
     ) -> None:
+        """Without `fetcher`, only images that stand in the request itself are taken."""
         self._engine = engine
         self._images = images
+        self._fetcher = fetcher
         self._tokenizer = tokenizer
         self._config = config
         self._template = ChatTemplate(tokenizer, config.token_ids, config.image.query_num)
@@ -137,7 +146,7 @@ class Generator:
             generation.abort()
 
     async def begin(self, request: ChatCompletionRequest) -> "Generation":
-        """Check everything that can be refused, and decode the images; what is left can only fail by us.
+        """Check all that can be refused, fetch and decode the images; what is left can only fail by us.
 
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
@@ -209,7 +218,12 @@ class Generator:
 
     async def _read_images(self, references: Sequence[ImageReference]) -> list[PendingImage]:
         config = self._config
-        images = await self._images.read_urls([(r.url, r.param) for r in references], config.image_limits)
+        sources: list[tuple[str | bytes, str]] = [(r.url, r.param) for r in references]
+        if self._fetcher is not None:
+            sources = await fetch_images(
+                references, self._fetcher, config.image_limits.max_bytes, config.max_fetched_bytes
+            )
+        images = await self._images.read_images(sources, config.image_limits)
         if sum(header.width * header.height for _, header in images) > config.max_total_pixels:
             raise TooLargeError(
                 f"the images have more than {config.max_total_pixels} pixels together", "messages"
