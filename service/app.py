@@ -236,9 +236,11 @@ def _generator_config(settings: Settings, manifest: Manifest, router: EngineRout
 def _image_fetcher(settings: Settings) -> ImageFetcher | None:
     if not settings.image_hosts:
         return None
-    logger.info("images are fetched from %s", ", ".join(settings.image_hosts))
     dialler = CheckedDialler(may_be_private=settings.image_hosts_may_be_private)
-    return ImageFetcher(ImageHosts(settings.image_hosts), dialler)
+    fetcher = ImageFetcher(ImageHosts(settings.image_hosts), dialler)
+    private = ", which may be private" if settings.image_hosts_may_be_private else ""
+    logger.info("images are fetched from %s%s", ", ".join(settings.image_hosts), private)
+    return fetcher
 
 
 def _api_config(settings: Settings, manifest: Manifest) -> ApiConfig:

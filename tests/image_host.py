@@ -84,7 +84,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def _connection(self) -> socket.socket:
         connection: socket.socket = self.request
-        connection.settimeout(30)
+        connection.settimeout(120)
         context = self.server.ssl_context
         return connection if context is None else context.wrap_socket(connection, server_side=True)
 

@@ -12,6 +12,14 @@ from service.remote.public_address import IPAddress, is_private, is_public
 Resolve = Callable[[str, int], Awaitable[Sequence[IPAddress]]]
 
 
+class UnknownHostError(httpcore2.ConnectError):
+    """The name has no address, or is no name."""
+
+
+class AddressRefusedError(httpcore2.ConnectError):
+    """The name has an address that must not be dialled."""
+
+
 async def resolve_host(host: str, port: int) -> Sequence[IPAddress]:
     """Addresses of a name as the system knows them. Raises OSError, or UnicodeError for what is no name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -50,7 +58,7 @@ class CheckedDialler(httpcore2.AsyncNetworkBackend):
         Raises ConnectError or ConnectTimeout; if any address must not be dialled, before dialling at all: a
         name that leads both outside and inside is nobody's honest mistake.
         """
-        failure: Exception = httpcore2.ConnectError("no address")
+        failure: Exception = UnknownHostError()
         for address in await self._addresses(host, port):
             try:
                 return await self._network.connect_tcp(
@@ -64,9 +72,9 @@ class CheckedDialler(httpcore2.AsyncNetworkBackend):
         try:
             addresses = await self._resolve(host, port)
         except (OSError, UnicodeError):
-            raise httpcore2.ConnectError("no such name") from None
+            raise UnknownHostError from None
         if not all(self._may_dial(address) for address in addresses):
-            raise httpcore2.ConnectError("an address that must not be dialled")
+            raise AddressRefusedError
         return addresses
 
     def _may_dial(self, address: IPAddress) -> bool:

@@ -96,14 +96,12 @@ class ImageFetcher:
             ) as reply,
         ):
             _check(reply.status, reply.headers)
-            parts: list[bytes] = []
-            num_bytes = 0
+            content = bytearray()
             async for part in reply.aiter_stream():
-                num_bytes += len(part)
-                if num_bytes > max_bytes:
+                content += part
+                if len(content) > max_bytes:
                     return None
-                parts.append(part)
-            return b"".join(parts)
+            return bytes(content)
 
     def _timeouts(self) -> dict[str, float]:
         limits = self._limits

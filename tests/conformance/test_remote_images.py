@@ -32,9 +32,9 @@ def late(connection: socket.socket) -> None:
     connection.sendall(reply(PICTURE))
 
 
-def make_fetcher(host: ImageHost, read_s: float = 30) -> ImageFetcher:
+def make_fetcher(host: ImageHost, read_s: float = 120) -> ImageFetcher:
     hosts = ImageHosts([f"http://127.0.0.1:{host.port}"])
-    return ImageFetcher(hosts, CheckedDialler(may_be_private=True), FetchLimits(read_s=read_s))
+    return ImageFetcher(hosts, CheckedDialler(may_be_private=True), FetchLimits(read_s=read_s, total_s=120))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import httpcore2
 import pytest
 
-from service.remote.dialler import CheckedDialler, resolve_host
+from service.remote.dialler import AddressRefusedError, CheckedDialler, UnknownHostError, resolve_host
 from service.remote.public_address import IPAddress
 
 
@@ -50,7 +50,7 @@ async def test_a_rebound_name_is_dialled_where_it_was_checked() -> None:
     await dialler.connect_tcp("images.example.com", 443)
     assert network.dialled == [("93.184.216.34", 443)]
     assert resolver.asked == [("images.example.com", 443)]
-    with pytest.raises(httpcore2.ConnectError):
+    with pytest.raises(AddressRefusedError):
         await dialler.connect_tcp("images.example.com", 443)
     assert network.dialled == [("93.184.216.34", 443)]
 
@@ -65,12 +65,11 @@ async def test_a_rebound_name_is_dialled_where_it_was_checked() -> None:
         ["::ffff:127.0.0.1"],
         ["64:ff9b::a00:1"],
         ["fe80::1%lo"],
-        [],
     ],
 )
 async def test_one_address_that_is_not_public_is_enough_to_dial_none(addresses: list[str]) -> None:
     network = Network()
-    with pytest.raises(httpcore2.ConnectError):
+    with pytest.raises(AddressRefusedError):
         await CheckedDialler(resolve=Resolver(addresses), network=network).connect_tcp("a.example", 443)
     assert network.dialled == []
 
@@ -82,7 +81,7 @@ async def test_private_addresses_if_the_operator_says_so_but_never_link_local_on
     for _ in range(2):
         await dialler.connect_tcp("store", 9000)
     for _ in range(3):
-        with pytest.raises(httpcore2.ConnectError):
+        with pytest.raises(AddressRefusedError):
             await dialler.connect_tcp("store", 9000)
     assert network.dialled == [("10.0.0.1", 9000), ("::1", 9000)]
 
@@ -105,5 +104,10 @@ async def test_the_systems_resolver() -> None:
 
 @pytest.mark.parametrize("name", ["a..example", "x" * 64, "no-such-host.invalid"])
 async def test_what_is_no_name_is_a_failed_connection(name: str) -> None:
-    with pytest.raises(httpcore2.ConnectError):
+    with pytest.raises(UnknownHostError):
         await CheckedDialler().connect_tcp(name, 443)
+
+
+async def test_a_name_without_addresses() -> None:
+    with pytest.raises(UnknownHostError):
+        await CheckedDialler(resolve=Resolver([]), network=Network()).connect_tcp("a.example", 443)
