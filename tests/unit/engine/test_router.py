@@ -128,14 +128,14 @@ async def test_where_nobody_is_free_the_fewest_that_come_before_decide(pair: Pai
     for model in pair.models:
         model.may_run.clear()
     tasks = []
-    for index in range(CONFIG.max_num_seqs):  # patient ones fill the first engine, others the second
+    for index in range(CONFIG.max_num_seqs):  # patient ones fill the second engine, others the first
         one = request(f"{index}", [4, 10 + index], LONG, priority=1)
-        tasks.append(asyncio.create_task(collect_from(pair.engines[0], one)))
-        tasks.append(asyncio.create_task(collect_from(pair.engines[1], replace(one, priority=0))))
+        tasks.append(asyncio.create_task(collect_from(pair.engines[1], one)))
+        tasks.append(asyncio.create_task(collect_from(pair.engines[0], replace(one, priority=0))))
         await asyncio.sleep(0)
     tasks.append(asyncio.create_task(collect(pair.router, request("a", [4, 0], LONG))))
     await asyncio.sleep(0)
-    assert [engine.num_unfinished for engine in pair.engines] == [4, 3]
+    assert [engine.num_unfinished for engine in pair.engines] == [3, 4]
     tasks.append(asyncio.create_task(collect(pair.router, request("b", [4, 2], LONG, priority=2))))
     await asyncio.sleep(0)
     assert [engine.num_unfinished for engine in pair.engines] == [4, 4]
