@@ -39,6 +39,9 @@ from service.placement import (
 )
 from service.prompt.tokenizer import SentencePieceTokenizer
 from service.protocol.device_list import DeviceCard
+from service.remote.dialler import CheckedDialler
+from service.remote.image_fetcher import ImageFetcher
+from service.remote.image_hosts import ImageHosts
 from service.server import Server, listen
 from service.settings import Settings
 from service.vision.decode import ImageLimits
@@ -69,17 +72,24 @@ def run(settings: Settings, manifest: Manifest) -> None:
     """Listen at once, load in the background, serve until a signal.
 
     `manifest` has been checked against the files. Raises StartupError if the cache directory cannot be used,
-    the port is taken or loading fails.
+    an image host is none, the port is taken or loading fails.
     """
     cache_dir = open_cache_dir(settings.cache_dir, _files_digest(settings, manifest))
-    asyncio.run(_Service(settings, manifest, cache_dir).run())
+    asyncio.run(_Service(settings, manifest, cache_dir, _image_fetcher(settings)).run())
 
 
 class _Service:
-    def __init__(self, settings: Settings, manifest: Manifest, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        manifest: Manifest,
+        cache_dir: Path | None = None,
+        fetcher: ImageFetcher | None = None,
+    ) -> None:
         self._settings = settings
         self._manifest = manifest
         self._cache_dir = cache_dir
+        self._fetcher = fetcher
         self._availability = Availability()
         self._models: _Models | None = None
         self._server = Server(
@@ -116,7 +126,7 @@ class _Service:
         config = _generator_config(settings, manifest, models.router)
         for engine in models.router.engines:
             await warm_up(Generator(engine, models.vision, models.tokenizer, config), manifest.golden)
-        generator = Generator(models.router, models.vision, models.tokenizer, config)
+        generator = Generator(models.router, models.vision, models.tokenizer, config, self._fetcher)
         self._availability.open(generator, models.devices)
         logger.info("ready: %s, %s on %s", manifest.model_id, settings.weights, ", ".join(settings.device))
 
@@ -219,7 +229,18 @@ def _generator_config(settings: Settings, manifest: Manifest, router: EngineRout
             max_aspect_ratio=settings.max_image_aspect_ratio,
         ),
         max_total_pixels=settings.max_total_image_pixels,
+        max_fetched_bytes=settings.max_body_bytes,  # as if they stood in the body
     )
+
+
+def _image_fetcher(settings: Settings) -> ImageFetcher | None:
+    if not settings.image_hosts:
+        return None
+    dialler = CheckedDialler(may_be_private=settings.image_hosts_may_be_private)
+    fetcher = ImageFetcher(ImageHosts(settings.image_hosts), dialler)
+    private = ", which may be private" if settings.image_hosts_may_be_private else ""
+    logger.info("images are fetched from %s%s", ", ".join(settings.image_hosts), private)
+    return fetcher
 
 
 def _api_config(settings: Settings, manifest: Manifest) -> ApiConfig:

@@ -7,6 +7,7 @@
         ├── InvalidValueError        a field has a bad value
         │   ├── UnsupportedFieldError    a known field this server does not implement (yet)
         │   ├── ImageDecodeError         an image that cannot be read
+        │   ├── ImageFetchError          a remote image that is not, or cannot be, fetched
         │   └── ContextLengthError       prompt + answer do not fit the context or the KV cache
         ├── AuthenticationError
         ├── NotFoundError            unknown model or route
@@ -53,6 +54,10 @@ class UnsupportedFieldError(InvalidValueError):
 
 class ImageDecodeError(InvalidValueError):
     """An image that is no image we can read; `param` names which."""
+
+
+class ImageFetchError(InvalidValueError):
+    """A remote image that is not fetched, or that its host does not give; `param` names which."""
 
 
 class ContextLengthError(InvalidValueError):

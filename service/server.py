@@ -38,7 +38,7 @@ def configure_logging(level: str) -> None:
     """One format for everything, on stderr."""
     logging.basicConfig(level=level.upper(), format=_LOG_FORMAT, force=True)
     # These write bodies, or a line per request beside our own, at low levels.
-    for name in ("sse_starlette", "PIL", "asyncio", "uvicorn.error"):
+    for name in ("sse_starlette", "PIL", "asyncio", "uvicorn.error", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -20,6 +20,7 @@ MIN_API_KEY_LENGTH = 16
 
 _MIB = 1 << 20
 _DEVICE = re.compile(r"[A-Z][A-Z0-9_]*(\.[0-9]+)?")
+_HOST = re.compile(r"(https?://)?([\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _PATH = r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$"  # no slash at the end, no segment that begins with a dot
 
 
@@ -88,6 +89,14 @@ class Settings(BaseSettings):
     max_image_side: int = Field(16384, ge=1, description="width or height of one image")
     max_image_aspect_ratio: int = Field(200, ge=1, description="longer by shorter side of one image")
     max_total_image_pixels: int = Field(120_000_000, ge=1, description="pixels of all images of a request")
+    image_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated hosts to fetch images from, https unless they begin with http://, "
+        "e.g. images.example.com,http://store.example.com:9000; none: only data URLs are taken",
+    )
+    image_hosts_may_be_private: bool = Field(
+        False, description="whether IMAGE_HOSTS may have addresses of private networks or of this machine"
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated origins whose pages may call the API; * for all"
     )
@@ -103,7 +112,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log threshold")
 
-    @field_validator("device", "api_keys", "cors_origins", mode="before")
+    @field_validator("device", "api_keys", "cors_origins", "image_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else value
@@ -121,6 +130,17 @@ class Settings(BaseSettings):
         if not devices:
             raise ValueError("name at least one device")
         return tuple(_checked_device(device) for device in devices)
+
+    @field_validator("image_hosts")
+    @classmethod
+    def _image_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if _HOST.fullmatch(host) is None:
+                raise ValueError(
+                    "a host is written like images.example.com, images.example.com:8443 or "
+                    "http://images.example.com: without a path, a user, a wildcard or a dot at its end"
+                )
+        return hosts
 
     @field_validator("image_device")
     @classmethod

@@ -38,7 +38,8 @@ async def create_chat_completion(request: Request, config: Config, generator: Re
         require_model(body.model, config)
     if body.stream:
         options = body.stream_options or StreamOptions()
-        return chat_stream(await generator.begin(body), config, options)
+        generation = await until_disconnect(request, generator.begin(body))
+        return chat_stream(generation, config, options)
     completion = await until_disconnect(request, _complete(body, config, generator))
     return Response(completion.model_dump_json(), media_type="application/json")
 

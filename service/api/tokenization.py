@@ -5,6 +5,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 
 from service.api.deps import ApiConfig, Config, ReadyGenerator
+from service.api.disconnect import until_disconnect
 from service.api.documentation import errors, request_body
 from service.api.models import require_model
 from service.api.request_body import read_body
@@ -33,7 +34,7 @@ _DETOKENIZE = TypeAdapter(DetokenizeRequest)
 async def create_tokens(request: Request, config: Config, generator: ReadyGenerator) -> TokenizeReply:
     body = await read_body(request, _TOKENIZE)
     _check_model(body.model, config)
-    return await tokenize(body, generator)
+    return await until_disconnect(request, tokenize(body, generator))
 
 
 @router.post(

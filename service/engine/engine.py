@@ -63,6 +63,12 @@ class _Abort:
     index: int | None  # of the choice; None: all of them
 
 
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    events: asyncio.Queue[TokenEvent]
+    priority: int
+
+
 class Engine:
     """One model, one KV cache, one thread. stream() belongs to the event loop, the rest to any thread."""
 
@@ -98,7 +104,7 @@ class Engine:
         self._inbox: list[EngineRequest | _Abort] = []
         # Submitted, terminal event not yet handed over. By queue, not by id at the time of delivery: a late
         # event would reach the next request of that id.
-        self._unfinished: dict[str, asyncio.Queue[TokenEvent]] = {}
+        self._unfinished: dict[str, _Unfinished] = {}
         self._open: set[str] = set()  # streams being read; touched by the event loop only
         self._event_loop: asyncio.AbstractEventLoop | None = None
 
@@ -112,6 +118,11 @@ class Engine:
         """Requests submitted and not ended, as of now."""
         with self._condition:
             return len(self._unfinished)
+
+    def num_before(self, priority: int) -> int:
+        """Of them, those that a request of this priority comes after."""
+        with self._condition:
+            return sum(other.priority <= priority for other in self._unfinished.values())
 
     def num_cached_tokens(self, request: EngineRequest) -> int:
         """How much of the prompt the prefix cache holds right now: a hint, a step later it may be gone.
@@ -230,7 +241,7 @@ class Engine:
             assert not self._open or self._event_loop is event_loop, "an engine serves one event loop"
             self._event_loop = event_loop
             self._open.add(request.request_id)
-            self._unfinished[request.request_id] = events
+            self._unfinished[request.request_id] = _Unfinished(events, request.priority)
             self._inbox.append(request)
             self._condition.notify()
 
@@ -285,7 +296,7 @@ class Engine:
         if not events:
             return
         with self._condition:
-            deliveries = [(self._unfinished[event.request_id], event) for event in events]
+            deliveries = [(self._unfinished[event.request_id].events, event) for event in events]
             for event in events:
                 if event.ends_request:
                     del self._unfinished[event.request_id]

@@ -13,8 +13,9 @@ from service.errors import InvalidValueError
 class EngineRouter:
     """One engine or more that answer alike. stream() and abort() belong to the event loop.
 
-    A request goes to the engine that holds the longest part of its prompt, else to the one with the fewest
-    requests; for a prefix it does not queue while another engine has a free place.
+    A request goes to the engine that holds the longest part of its prompt, else to the one where the fewest
+    requests come before it, else to the one with the fewest; for a prefix it does not queue while another
+    engine has a free place.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
@@ -73,7 +74,12 @@ class EngineRouter:
         loads = {engine: engine.num_unfinished for engine in self.engines}
         free = [engine for engine in self.engines if loads[engine] < engine.max_num_seqs]
         return max(
-            free or self.engines, key=lambda engine: (engine.num_cached_tokens(request), -loads[engine])
+            free or self.engines,
+            key=lambda engine: (
+                engine.num_cached_tokens(request),
+                -engine.num_before(request.priority),
+                -loads[engine],
+            ),
         )
 
 

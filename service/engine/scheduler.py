@@ -1,12 +1,15 @@
 """Decides which tokens of which sequences run next; knows no tensor, no device and no token's meaning.
 
-Decode first, then the prefills under way, then new ones, first come first served. Requests run, wait and give
-way as groups of sequences. When blocks run out the youngest group gives up its own and is computed again
-later (preemption by recompute): its tokens and its samplers' states stay, so its answers do too. What is
-computed of a group that starts (again) is taken over from the prefix cache, in whole blocks.
+Decode first, then prefills, under way or new, by priority and among equals first come first served. Requests
+run, wait and give way as groups of sequences. When blocks run out the last group by that order gives up its
+own and is computed again later (preemption by recompute): its tokens and its samplers' states stay, so its
+answers do too. What is computed of a group that starts (again) is taken over from the prefix cache, in whole
+blocks.
 """
 
-from collections import deque
+import itertools
+from bisect import insort
+from operator import attrgetter
 from typing import Literal
 
 from service.engine.batch import Batch, ScheduledChunk
@@ -17,6 +20,8 @@ from service.engine.sequence_group import SequenceGroup
 PrefixCaching = Literal["off", "prefilled", "all"]
 """Which blocks later sequences may share: none, those written as a whole by one chunk, every full one."""
 
+_by_rank = attrgetter("rank")
+
 
 def min_batched_tokens(max_num_seqs: int, block_size: int) -> int:
     """The smallest step that holds a block of prefill beside a decode of every other sequence."""
@@ -24,7 +29,10 @@ def min_batched_tokens(max_num_seqs: int, block_size: int) -> int:
 
 
 class Scheduler:
-    """Both queues are in order of arrival, and everything running arrived before everything waiting."""
+    """Both queues are in order of rank: priority, then arrival.
+
+    Who waits may rank before who runs: a start waits for a place, only blocks to decode with are taken away.
+    """
 
     def __init__(
         self,
@@ -37,12 +45,13 @@ class Scheduler:
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.waiting: deque[SequenceGroup] = deque()
+        self.waiting: list[SequenceGroup] = []
         self.running: list[SequenceGroup] = []
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # tokens of all sequences when they were first admitted
         self.num_prefix_hits = 0  # of them, found in the cache
         self._prefix_caching = prefix_caching
+        self._arrivals = itertools.count()
 
     @property
     def has_work(self) -> bool:
@@ -50,7 +59,8 @@ class Scheduler:
 
     def add(self, group: SequenceGroup) -> None:
         """Queue a request that fits into the cache at its longest (the caller has checked)."""
-        self.waiting.append(group)
+        group.rank = (group.request.priority, next(self._arrivals))
+        insort(self.waiting, group, key=_by_rank)
 
     def remove(self, group: SequenceGroup) -> None:
         """Forget a request that ended or was aborted, and free its blocks; their content stays known."""
@@ -88,6 +98,7 @@ class Scheduler:
         chunks, prefilling = self._decodes(copies)
         budget = self.max_num_batched_tokens - len(chunks)
         for group in prefilling:
+            budget = self._start_groups(chunks, budget, before=group)
             budget = self._add_prefills(group.prefilling(), chunks, budget)
         self._start_groups(chunks, budget)
         num_tokens = sum(len(chunk.token_ids) for chunk in chunks)
@@ -105,7 +116,7 @@ class Scheduler:
             group.share_prefix()
             decoding = group.decoding()
             if decoding and not self._grow_or_preempt(group, decoding, copies):
-                break  # it was the youngest
+                break  # it was the last
             chunks += [self._chunk(sequence, 1) for sequence in decoding]
             if len(decoding) < len(group.sequences):
                 prefilling.append(group)
@@ -114,13 +125,13 @@ class Scheduler:
     def _grow_or_preempt(
         self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]
     ) -> bool:
-        """Get the blocks a group needs to decode, if need be from the youngest; False if that is itself.
+        """Get the blocks a group needs to decode, if need be from the last one; False if that is itself.
 
-        Groups are served oldest first, so a victim has no chunk in this step yet.
+        Groups are served in order of rank, so a victim has no chunk in this step yet.
         """
         num_copies = len(copies)
         while not self._grow(group, decoding, copies):
-            if self.preempt_youngest() is group:
+            if self.preempt_last() is group:
                 del copies[num_copies:]
                 return False
         return True
@@ -142,20 +153,28 @@ class Scheduler:
             copies.append(copy)
         return copy is not None
 
-    def preempt_youngest(self) -> SequenceGroup:
-        """Take the blocks of the group that started last and put it in front of the waiting ones."""
+    def preempt_last(self) -> SequenceGroup:
+        """Take the blocks of the running group that ranks last; it waits in its place."""
         group = self.running.pop()
         for sequence in group.sequences:
             self.block_manager.release(sequence.block_table)
         group.start_over()
-        self.waiting.appendleft(group)
+        insort(self.waiting, group, key=_by_rank)
         self.num_preemptions += 1
         return group
 
-    def _start_groups(self, chunks: list[ScheduledChunk], budget: int) -> None:
+    def _start_groups(
+        self, chunks: list[ScheduledChunk], budget: int, before: SequenceGroup | None = None
+    ) -> int:
+        """Start who can, in order, nobody overtaking; what is left of the budget.
+
+        With `before`, only those that rank before that running group, whose prefill comes next.
+        """
         num_seqs = sum(group.num_seqs for group in self.running) if self.waiting else 0
         while self.waiting and budget:
             group = self.waiting[0]
+            if before is not None and group.rank > before.rank:
+                break
             cached = self._cached_prefix(group)
             num_uncomputed = group.sequences[0].num_tokens - len(cached) * self.block_manager.block_size
             full = num_seqs + group.num_seqs > self.max_num_seqs
@@ -164,10 +183,11 @@ class Scheduler:
             needed = self._num_blocks_to_start(group, len(cached)) + num_seqs
             if needed > self.block_manager.num_free_beside(cached):
                 break
-            self.running.append(self.waiting.popleft())
+            insort(self.running, self.waiting.pop(0), key=_by_rank)
             num_seqs += group.num_seqs
             self._start(group, cached)
             budget = self._add_prefills(group.prefilling(starting=True), chunks, budget)
+        return budget
 
     def _cached_prefix(self, group: SequenceGroup) -> list[int]:
         """Blocks that hold its first sequence's longest known prefix, which leaves a token to prefill."""

@@ -20,6 +20,7 @@ class SequenceGroup:
         "beam_search",
         "is_forked",
         "num_cached_tokens",
+        "rank",
         "request",
         "sequences",
         "times",
@@ -27,6 +28,7 @@ class SequenceGroup:
 
     def __init__(self, first: Sequence, beam_search: BeamSearch | None = None) -> None:
         self.request: EngineRequest = first.request
+        self.rank = (self.request.priority, 0)  # and its place among arrivals, which the scheduler sets
         self.sequences = [first]  # that have not ended: choices by index, beams by score
         self.beam_search = beam_search
         self.is_forked = self.request.sampling.num_seqs == 1

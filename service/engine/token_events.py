@@ -29,6 +29,7 @@ class EngineRequest:
     image_spans: tuple[ImageSpan, ...]  # in order, not overlapping
     sampling: SamplingParams
     cache_salt: bytes = b""  # only requests with the same salt share KV blocks
+    priority: int = 0  # lower runs earlier
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ class TokenEngine(Protocol):
 class ImageWorker(Protocol):
     """What generation needs of service.vision.worker.VisionWorker."""
 
-    async def read_urls(
-        self, urls: Sequence[tuple[str, str]], limits: ImageLimits
+    async def read_images(
+        self, sources: Sequence[tuple[str | bytes, str]], limits: ImageLimits
     ) -> list[tuple[bytes, ImageHeader]]: ...
     async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]: ...
     async def encode_slices(
@@ -56,6 +56,7 @@ class Plan:
     cache_salt: bytes
     image_sizes: tuple[tuple[int, int], ...]  # (width, height), upright
     wants_timings: bool
+    priority: int
 
 
 class Generation:
@@ -166,4 +167,6 @@ class Generation:
             encoded = images[slots.image_index][slots.slice_index]
             spans.append(ImageSpan(slots.start, encoded.embeddings, encoded.digest))
         plan = self._plan
-        return EngineRequest(self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt)
+        return EngineRequest(
+            self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt, plan.priority
+        )

@@ -12,6 +12,7 @@ from service.generation.choice_parameters import ChoiceParams, read_choices
 from service.generation.completion_prompts import CompletionPrompts
 from service.generation.generation import Generation, ImageWorker, Plan, TokenEngine
 from service.generation.generation_batch import GenerationBatch
+from service.generation.remote_images import ImageFetcher, fetch_images
 from service.generation.request_parameters import (
     check_stream_fields,
     check_text_length,
@@ -47,16 +48,24 @@ class GeneratorConfig:
     max_images: int
     image_limits: ImageLimits
     max_total_pixels: int  # of all images of a request
+    max_fetched_bytes: int  # of all images of a request that are fetched
 
 
 class Generator:
     """Begins generations. Belongs to the event loop."""
 
     def __init__(
-        self, engine: TokenEngine, images: ImageWorker, tokenizer: Tokenizer, config: GeneratorConfig
+        self,
+        engine: TokenEngine,
+        images: ImageWorker,
+        tokenizer: Tokenizer,
+        config: GeneratorConfig,
+        fetcher: ImageFetcher | None = None,
     ) -> None:
+        """Without `fetcher`, only images that stand in the request itself are taken."""
         self._engine = engine
         self._images = images
+        self._fetcher = fetcher
         self._tokenizer = tokenizer
         self._config = config
         self._template = ChatTemplate(tokenizer, config.token_ids, config.image.query_num)
@@ -98,7 +107,7 @@ class Generator:
             generation.abort()
 
     async def begin(self, request: DialogueRequest) -> Generation:
-        """Check everything that can be refused, and decode the images; what is left can only fail by us.
+        """Check all that can be refused, fetch and decode the images; what is left can only fail by us.
 
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
@@ -184,6 +193,7 @@ class Generator:
             (request.cache_salt or "").encode(),
             sizes,
             bool(request.timings),
+            request.priority or 0,
         )
 
     def _start(
@@ -203,7 +213,12 @@ class Generator:
 
     async def _read_images(self, dialogue: Dialogue) -> list[PendingImage]:
         config, references = self._config, dialogue.images
-        images = await self._images.read_urls([(r.url, r.param) for r in references], config.image_limits)
+        sources: list[tuple[str | bytes, str]] = [(r.url, r.param) for r in references]
+        if self._fetcher is not None:
+            sources = await fetch_images(
+                dialogue, self._fetcher, config.image_limits.max_bytes, config.max_fetched_bytes
+            )
+        images = await self._images.read_images(sources, config.image_limits)
         if sum(header.width * header.height for _, header in images) > config.max_total_pixels:
             raise TooLargeError(
                 f"the images have more than {config.max_total_pixels} pixels together", dialogue.field

@@ -15,7 +15,10 @@ MAX_PARTS = 256
 class ImageURL(RequestModel):
     """Where the pixels are, and how closely to look at them."""
 
-    url: str = Field(description="`data:image/...;base64,...` (PNG, JPEG, WebP, GIF, BMP).")
+    url: str = Field(
+        description="`data:image/...;base64,...` (PNG, JPEG, WebP, GIF, BMP), or an `https:` URL of a host "
+        "that the operator has listed."
+    )
     detail: Literal["low", "high", "auto"] | None = Field(
         None, description="`low`: one overview; `high` and `auto`: an overview and slices."
     )

@@ -15,6 +15,7 @@ MAX_STOP_TOKEN_IDS = 64
 MAX_TOKENS = 1 << 20
 MAX_TOP_K = 1 << 20
 MAX_SALT_LENGTH = 256
+MAX_PRIORITY = (1 << 31) - 1  # Unix seconds fit, for who serves by deadline
 MAX_CHOICES = 16  # and beams
 MAX_TOP_LOGPROBS = 20
 MAX_LENGTH_PENALTY = 10.0
@@ -79,6 +80,9 @@ class SamplingFields(RequestModel):
         max_length=MAX_SALT_LENGTH,
         description="Only requests with the same salt share cached prefixes.",
     )
+    priority: int | None = Field(
+        None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Absent: 0. Lower is served earlier."
+    )
     timings: bool | None = Field(
         None,
         description="Tells where the time went; of a stream, beside its usage.",
@@ -89,7 +93,6 @@ class SamplingFields(RequestModel):
 
     logit_bias: Annotated[JsonValue, Refused(({},))] = None
     structured_outputs: Annotated[JsonValue, Refused()] = None
-    priority: Annotated[JsonValue, Refused((0,))] = None
 
 
 class ChoiceFields(SamplingFields):

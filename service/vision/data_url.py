@@ -16,13 +16,15 @@ _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 def read_data_url(url: str, max_bytes: int, param: str) -> bytes:
     """Bytes of a base64 data URL; whitespace in it, the URL-safe alphabet and absent padding are tolerated.
 
-    Raises InvalidValueError for any other kind of URL (nothing is ever fetched), TooLargeError before
+    Raises InvalidValueError for any other kind of URL (nothing is fetched here), TooLargeError before
     decoding when the payload stands for more than `max_bytes`, ImageDecodeError for what is no base64.
     """
     head = _HEAD.match(url[:_MAX_HEAD_CHARS])
     if head is None:
         raise InvalidValueError(
-            "only data URLs (data:image/png;base64,...) are accepted; remote images are not fetched", param
+            "only data URLs (data:image/png;base64,...) are accepted; remote images are fetched only from "
+            "hosts that the operator lists in MINICPMV_IMAGE_HOSTS",
+            param,
         )
     padded = url[head.end() :].translate(_WHITESPACE).translate(_STANDARD_ALPHABET)
     payload = padded.rstrip("=")

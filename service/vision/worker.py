@@ -67,12 +67,14 @@ class VisionWorker:
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="vision")
         self._closed = False
 
-    async def read_urls(
-        self, urls: Sequence[tuple[str, str]], limits: ImageLimits
+    async def read_images(
+        self, sources: Sequence[tuple[str | bytes, str]], limits: ImageLimits
     ) -> list[tuple[bytes, ImageHeader]]:
-        """Bytes and header of each (data URL, param), off the event loop: megabytes of base64, and a hostile
-        header, take long. Raises what read_data_url and read_header do."""
-        return [await self._run(self._decoders, _read_url, url, limits, param) for url, param in urls]
+        """Bytes and header of each (data URL or file, param), off the event loop: megabytes of base64, and a
+        hostile header, take long. Raises what read_data_url and read_header do."""
+        return [
+            await self._run(self._decoders, _read_image, source, limits, param) for source, param in sources
+        ]
 
     async def decode(self, images: Sequence[PendingImage]) -> list[tuple[DecodedSlice, ...]]:
         """Pixels of each image: the overview, then its slices row by row. Says whether all can be read.
@@ -156,8 +158,8 @@ class VisionWorker:
         return item.result()
 
 
-def _read_url(url: str, limits: ImageLimits, param: str) -> tuple[bytes, ImageHeader]:
-    data = read_data_url(url, limits.max_bytes, param)
+def _read_image(source: str | bytes, limits: ImageLimits, param: str) -> tuple[bytes, ImageHeader]:
+    data = source if isinstance(source, bytes) else read_data_url(source, limits.max_bytes, param)
     return data, read_header(data, limits, param)
 
 

@@ -20,6 +20,7 @@ from service.engine.token_events import EngineRequest, FinishReason, TokenEvent,
 from service.generation.availability import Availability
 from service.generation.generation import TokenEngine
 from service.generation.generator import Generator, GeneratorConfig
+from service.generation.remote_images import ImageFetcher
 from service.vision.decode import ImageLimits
 from service.vision.encoder import VisionEncoder
 from service.vision.worker import VisionWorker
@@ -162,6 +163,7 @@ class ScriptedService:
         config: ApiConfig | None = None,
         max_in_flight: int = 8,
         token_engine: TokenEngine | None = None,
+        fetcher: ImageFetcher | None = None,
     ) -> None:
         """`token_engine` answers in place of the script."""
         self.engine, self.encoder = ScriptedEngine(), ScriptedEncoder()
@@ -171,6 +173,7 @@ class ScriptedService:
             self.worker,
             ByteTokenizer(),
             generator_config(max_in_flight=max_in_flight),
+            fetcher,
         )
         self.availability = Availability()
         self.app: FastAPI = create_api(config or api_config(), self.availability)
@@ -223,6 +226,7 @@ def generator_config(max_in_flight: int = 8) -> GeneratorConfig:
         max_images=3,
         image_limits=ImageLimits(max_bytes=100_000, max_pixels=1_000_000, max_side=2_000),
         max_total_pixels=1_500_000,
+        max_fetched_bytes=150_000,
     )
 
 

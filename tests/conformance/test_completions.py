@@ -340,7 +340,7 @@ def test_what_decides_over_the_text_is_read_as_in_a_chat(
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"structured_outputs": {"json": {}}}, "structured_outputs"),
-        ({"priority": 1}, "priority"),
+        ({"priority": 1.5}, "priority"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 5}, "max_completion_tokens"),
         ({"best_of": 2}, "best_of"),

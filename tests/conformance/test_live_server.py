@@ -18,6 +18,7 @@ from openai.types import CompletionUsage
 from service.artifacts import read_manifest
 from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.wire import CHAT, ask, data_url, events_of, image_part, png
+from tests.image_host import ImageHost, reply
 from tests.live_server import REPOSITORY, LiveServer
 
 QUERY_NUM = read_manifest(EMBEDDED_MODEL_DIR).model.image.query_num
@@ -256,3 +257,21 @@ def test_a_port_in_use_ends_the_process() -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_an_image_of_a_listed_host_is_answered_as_an_inline_one() -> None:
+    with ImageHost({"/cat?token=secret": reply(PHOTO.read_bytes())}) as host:
+        settings = {"image_hosts": f"http://127.0.0.1:{host.port}", "image_hosts_may_be_private": "true"}
+        with LiveServer(**settings, log_level="debug") as server:
+            answers = []
+            for url in (data_url(PHOTO.read_bytes()), host.url("/cat?token=secret")):
+                part = {"type": "image_url", "image_url": {"url": url}}
+                body = ask(part, "What is in the picture?", temperature=0, max_tokens=12)
+                answer = httpx.post(f"{server.base_url}{CHAT}", json=body, timeout=120)
+                assert answer.status_code == 200
+                answers.append(answer.json()["choices"])
+            assert answers[0] == answers[1]
+            log = server.stop()
+    assert len(host.requests) == 1
+    assert "images are fetched from" in log
+    assert "secret" not in log

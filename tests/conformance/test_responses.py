@@ -395,7 +395,7 @@ def test_what_changes_nothing_is_accepted(http: httpx.Client, inert: dict[str, A
         ({"access_programs": {"cyber": "standard"}}, "access_programs"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"structured_outputs": {"json": {}}}, "structured_outputs"),
-        ({"priority": 1}, "priority"),
+        ({"priority": 1.5}, "priority"),
         ({"include": ["surprise"]}, "include[0]"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"top_logprobs": 21, "include": ["message.output_text.logprobs"]}, "top_logprobs"),

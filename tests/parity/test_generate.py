@@ -134,7 +134,7 @@ def drain(
         for event in loop.step():
             answers[event.request_id] += event.token_ids
         if scheduler.running and rng.random() < preempt_rate:
-            scheduler.preempt_youngest()
+            scheduler.preempt_last()
     return list(answers.values()), loop.stats.preemptions
 
 

@@ -23,12 +23,13 @@ ALLOWED: dict[str, set[str]] = {
     "prompt": _CONTRACT,
     "vision": _CONTRACT,
     "engine": _CONTRACT,
+    "remote": {"errors"},
     "generation": _GENERATION,
     "api": {"errors", "metrics", "protocol", "generation"},
     "placement": {"errors", "engine", "host_limits"},
     "device_cards": {"engine", "protocol"},
     "app": _GENERATION
-    | {"api", "generation", "settings", "host_limits", "server", "placement", "device_cards"},
+    | {"api", "generation", "settings", "host_limits", "server", "placement", "device_cards", "remote"},
     "openapi": {"api", "generation"},
     "__main__": {"errors", "artifacts", "settings", "app", "server"},
 }

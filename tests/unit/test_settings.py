@@ -24,6 +24,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.weights, settings.device, settings.kv_cache_precision) == ("int8", ("CPU",), "u8")
     assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
     assert settings.image_cache_size == 256 << 20
+    assert (settings.image_hosts, settings.image_hosts_may_be_private) == ((), False)
 
 
 def test_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +35,8 @@ def test_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.weights, settings.kv_cache_size, settings.log_level) == ("int4", 2 << 30, "info")
     assert _read(monkeypatch, device="GPU.0, GPU.1,CPU").device == ("GPU.0", "GPU.1", "CPU")
     assert _read(monkeypatch, "--image-device=GPU").image_device == "GPU"
+    hosts = ("a.example", "http://B.example:81", "[::1]:9000", "store_1")
+    assert _read(monkeypatch, image_hosts=", ".join(hosts)).image_hosts == hosts
     assert _read(monkeypatch, "--max-num-seqs=7").max_num_seqs == 7
     assert _read(monkeypatch, image_cache_size="0").image_cache_size == 0, "turned off"
     assert _read(monkeypatch, inference_precision="").inference_precision is None, "empty means unset"
@@ -72,6 +75,12 @@ def test_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ([], {"route_prefix": "/openai/"}, "MINICPMV_ROUTE_PREFIX"),
         ([], {"root_path": "/"}, "MINICPMV_ROOT_PATH"),
         ([], {"root_path": "/a/../b"}, "MINICPMV_ROOT_PATH"),
+        ([], {"image_hosts": "*.example.com"}, "MINICPMV_IMAGE_HOSTS"),
+        ([], {"image_hosts": "a.example,b.example/images"}, "MINICPMV_IMAGE_HOSTS"),
+        ([], {"image_hosts": "ftp://a.example"}, "MINICPMV_IMAGE_HOSTS"),
+        ([], {"image_hosts": "user@a.example"}, "MINICPMV_IMAGE_HOSTS"),
+        ([], {"image_hosts": "a.example."}, "MINICPMV_IMAGE_HOSTS"),
+        ([], {"image_hosts_may_be_private": "perhaps"}, "MINICPMV_IMAGE_HOSTS_MAY_BE_PRIVATE"),
         ([], {"modell_dir": "x"}, "MINICPMV_MODELL_DIR"),
         (["--port", "x"], {}, "--port"),
         (["--max-queue", "-1"], {}, "--max-queue"),

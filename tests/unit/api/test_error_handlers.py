@@ -11,6 +11,7 @@ STATUSES = {
     errors.InvalidValueError: 400,
     errors.UnsupportedFieldError: 400,
     errors.ImageDecodeError: 400,
+    errors.ImageFetchError: 400,
     errors.ContextLengthError: 400,
     errors.AuthenticationError: 401,
     errors.NotFoundError: 404,

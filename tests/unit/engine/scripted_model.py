@@ -146,9 +146,11 @@ def request(
     sampling: SamplingParams | None = None,
     image_spans: tuple[ImageSpan, ...] = (),
     cache_salt: bytes = b"",
+    priority: int = 0,
 ) -> EngineRequest:
     sampling = sampling or SamplingParams(max_tokens=5)
-    return EngineRequest(request_id, np.array(prompt, dtype=np.int64), image_spans, sampling, cache_salt)
+    tokens = np.array(prompt, dtype=np.int64)
+    return EngineRequest(request_id, tokens, image_spans, sampling, cache_salt, priority)
 
 
 def image_span(start: int, pixels: bytes, num_slots: int = 6) -> ImageSpan:

@@ -227,7 +227,7 @@ def test_a_preempted_sequence_finds_its_own_blocks() -> None:
     harness.add(request("a", prompt, SamplingParams(max_tokens=9)))
     for _ in range(4):
         harness.step()
-    victim = harness.scheduler.preempt_youngest()
+    victim = harness.scheduler.preempt_last()
     (sequence,) = victim.sequences
     assert sequence.num_tokens == 14
     harness.step()
@@ -242,7 +242,7 @@ def test_what_was_preempted_in_its_prefill_goes_on_where_it_was() -> None:
     harness = Harness(budget=8)
     harness.add(request("a", list(range(3, 33))))
     harness.step()
-    victim = harness.scheduler.preempt_youngest()
+    victim = harness.scheduler.preempt_last()
     batch = harness.scheduler.schedule()
     assert [(chunk.past_len, len(chunk.token_ids)) for chunk in batch.chunks] == [(8, 8)]
     assert victim.num_cached_tokens == 0  # at first admission

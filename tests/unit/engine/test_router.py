@@ -70,6 +70,10 @@ async def collect(router: EngineRouter, one: EngineRequest) -> list[TokenEvent]:
     return [event async for event in router.stream(one)]
 
 
+async def collect_from(engine: Engine, one: EngineRequest) -> list[TokenEvent]:
+    return [event async for event in engine.stream(one)]
+
+
 def tokens_of(events: list[TokenEvent]) -> list[int]:
     return [token for event in events for token in event.token_ids]
 
@@ -118,6 +122,26 @@ async def test_nobody_queues_for_a_prefix_while_another_engine_is_free(pair: Pai
     pair.models[0].may_run.set()
     expected = greedy_answer(np.array(prompt), 40)
     assert [tokens_of(events) for events in await asyncio.gather(*tasks)] == [expected] * len(tasks)
+
+
+async def test_where_nobody_is_free_the_fewest_that_come_before_decide(pair: Pair) -> None:
+    for model in pair.models:
+        model.may_run.clear()
+    tasks = []
+    for index in range(CONFIG.max_num_seqs):  # patient ones fill the second engine, others the first
+        one = request(f"{index}", [4, 10 + index], LONG, priority=1)
+        tasks.append(asyncio.create_task(collect_from(pair.engines[1], one)))
+        tasks.append(asyncio.create_task(collect_from(pair.engines[0], replace(one, priority=0))))
+        await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(collect(pair.router, request("a", [4, 0], LONG))))
+    await asyncio.sleep(0)
+    assert [engine.num_unfinished for engine in pair.engines] == [3, 4]
+    tasks.append(asyncio.create_task(collect(pair.router, request("b", [4, 2], LONG, priority=2))))
+    await asyncio.sleep(0)
+    assert [engine.num_unfinished for engine in pair.engines] == [4, 4]
+    for model in pair.models:
+        model.may_run.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_an_abort_ends_one_request_and_no_other(pair: Pair) -> None:

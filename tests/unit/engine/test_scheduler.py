@@ -19,14 +19,14 @@ from tests.unit.engine.scripted_model import EOS, VOCAB_SIZE
 
 
 def make_group(
-    scheduler: Scheduler, sequence_id: int, prompt: int | list[int], max_tokens: int
+    scheduler: Scheduler, sequence_id: int, prompt: int | list[int], max_tokens: int, priority: int = 0
 ) -> SequenceGroup:
     """A request for one answer. `prompt` is its tokens, or how many they are."""
     sampling = SamplingParams(max_tokens=max_tokens)
     tokens = [5] * prompt if isinstance(prompt, int) else prompt
     sequence = Sequence(
         sequence_id,
-        EngineRequest(str(sequence_id), np.array(tokens, dtype=np.int64), (), sampling),
+        EngineRequest(str(sequence_id), np.array(tokens, dtype=np.int64), (), sampling, priority=priority),
         scheduler.block_manager.new_table(len(tokens) + max_tokens),
         SamplerState(sampling, EOS, VOCAB_SIZE),
         EOS,
@@ -79,6 +79,7 @@ class Item:
     name: int
     tokens: list[int]
     left: int  # tokens to generate
+    priority: int = 0
     done: int = 0  # computed tokens
     blocks: list[Block] = field(default_factory=list)  # none: waiting
     num_cached: int | None = None
@@ -93,8 +94,12 @@ class Simulation:
         self.block_size, self.max_num_seqs, self.budget = block_size, max_num_seqs, budget
         self.caching = caching
         self.blocks = [Block() for _ in range(num_blocks)]
-        self.items: list[Item] = []  # by arrival
+        self.items: list[Item] = []  # by priority, then arrival
         self.num_preemptions = self.clock = 0
+
+    def add(self, item: Item) -> None:
+        self.items.append(item)
+        self.items.sort(key=lambda item: (item.priority, item.name))
 
     def free(self) -> list[Block]:
         return [block for block in self.blocks if not block.num_holders]
@@ -141,10 +146,12 @@ class Simulation:
                     self.grow(item)
                     chunks.append((item.name, item.done, 1))
         left = self.budget - len(chunks)
+        somebody_waits = False
         for item in self.items:
             if not item.blocks:
-                if not self.admit(item, left):
-                    break  # nobody overtakes
+                if somebody_waits or not self.admit(item, left):
+                    somebody_waits = True  # nobody overtakes
+                    continue
             elif len(item.tokens) - item.done == 1:
                 continue
             todo = len(item.tokens) - item.done
@@ -201,9 +208,12 @@ def draw_prompt(rng: random.Random, earlier: list[list[int]], max_len: int) -> l
     return (prompt + rng.choices([5, 6], k=rng.randint(1, 6)))[:max_len]
 
 
+@pytest.mark.parametrize("priorities", [(0,), (-1, 0, 7)], ids=["equals", "priorities"])
 @pytest.mark.parametrize("caching", get_args(PrefixCaching))
 @pytest.mark.parametrize("seed", range(40))
-def test_random_schedules_equal_the_simulation(seed: int, caching: PrefixCaching) -> None:
+def test_random_schedules_equal_the_simulation(
+    seed: int, caching: PrefixCaching, priorities: tuple[int, ...]
+) -> None:
     rng = random.Random(seed)
     block_size, max_num_seqs = rng.choice([1, 3, 4]), rng.randint(1, 5)
     num_blocks = rng.randint(4, 20)
@@ -218,9 +228,10 @@ def test_random_schedules_equal_the_simulation(seed: int, caching: PrefixCaching
             prompt = draw_prompt(rng, conversations, num_blocks * block_size - 1)
             max_tokens = rng.randint(1, num_blocks * block_size - len(prompt))
             conversations.append(prompt + [7] * max_tokens)
-            groups[name] = make_group(scheduler, name, prompt, max_tokens)
+            priority = rng.choice(priorities)
+            groups[name] = make_group(scheduler, name, prompt, max_tokens, priority)
             scheduler.add(groups[name])
-            simulation.items.append(Item(name, prompt, max_tokens))
+            simulation.add(Item(name, prompt, max_tokens, priority))
             name += 1
         if groups and rng.random() < 0.05:
             aborted = rng.choice(list(groups))
@@ -232,11 +243,12 @@ def test_random_schedules_equal_the_simulation(seed: int, caching: PrefixCaching
         expected = simulation.step()
         assert chunks_of(batch) == expected
         check_laws(batch, groups, scheduler)
-        assert [g.num_cached_tokens for g in groups.values()] == [i.num_cached for i in simulation.items]
+        cached = {name: group.num_cached_tokens for name, group in groups.items()}
+        assert cached == {item.name: item.num_cached for item in simulation.items}
         advance(batch, groups, scheduler)
         simulation.advance(expected)
         scheduler.block_manager.check_integrity(tables_of(groups))
-        assert list(groups) == [item.name for item in simulation.items]
+        assert set(groups) == {item.name for item in simulation.items}
         assert scheduler.num_preemptions == simulation.num_preemptions
         assert scheduler.block_manager.num_free == len(simulation.free())
     assert scheduler.block_manager.num_used == 0
@@ -257,8 +269,9 @@ def check_laws(batch: Batch, groups: dict[int, SequenceGroup], scheduler: Schedu
         assert chunk.samples == (end == sequence.num_tokens)
         assert chunk.samples or end % manager.block_size == 0  # quantisation sees whole blocks
         assert len(chunk.block_indices) == manager.blocks_for(end)
-    order = [group.sequences[0].sequence_id for group in [*scheduler.running, *scheduler.waiting]]
-    assert order == sorted(order)
+    for queue in (scheduler.running, scheduler.waiting):
+        order = [(group.request.priority, group.sequences[0].sequence_id) for group in queue]
+        assert order == sorted(order)
 
 
 def test_decodes_come_first_and_share_the_step_with_a_prefill() -> None:
@@ -298,3 +311,48 @@ def test_a_newcomer_waits_until_the_running_have_headroom() -> None:
         scheduler.add(group)
     assert chunks_of(scheduler.schedule()) == [(0, 0, 8)]  # two blocks are free, but none to spare
     assert [group.sequences[0].sequence_id for group in scheduler.waiting] == [1]
+
+
+def test_who_waits_starts_by_priority_then_arrival() -> None:
+    scheduler = make_scheduler(num_blocks=20, max_num_seqs=1)
+    groups = {i: make_group(scheduler, i, 4, 1, priority) for i, priority in enumerate([5, 5, 0, -3, 0])}
+    for group in groups.values():
+        scheduler.add(group)
+    started = []
+    while groups:
+        batch = scheduler.schedule()
+        started += [chunk.sequence_id for chunk in batch.chunks]
+        advance(batch, groups, scheduler)
+    assert started == [3, 2, 4, 0, 1]
+
+
+def test_the_least_urgent_gives_way_though_it_is_the_oldest() -> None:
+    scheduler = make_scheduler(num_blocks=6)
+    groups = {0: make_group(scheduler, 0, 7, 17, priority=1), 1: make_group(scheduler, 1, 6, 17)}
+    for group in groups.values():
+        scheduler.add(group)
+        advance(scheduler.schedule(), groups, scheduler)
+    while not scheduler.num_preemptions:
+        advance(scheduler.schedule(), groups, scheduler)
+    assert scheduler.waiting == [groups[0]]
+    assert scheduler.running == [groups[1]]
+
+
+def test_nobody_is_thrown_out_to_start_somebody_urgent() -> None:
+    scheduler = make_scheduler(num_blocks=20, max_num_seqs=1)
+    groups = {0: make_group(scheduler, 0, 4, 3)}
+    scheduler.add(groups[0])
+    advance(scheduler.schedule(), groups, scheduler)
+    groups[1] = make_group(scheduler, 1, 4, 3, priority=-9)
+    scheduler.add(groups[1])
+    assert chunks_of(scheduler.schedule()) == [(0, 4, 1)]
+
+
+def test_an_urgent_prefill_comes_before_the_rest_of_one_under_way() -> None:
+    scheduler = make_scheduler(num_blocks=40)
+    groups = {0: make_group(scheduler, 0, 60, 3)}
+    scheduler.add(groups[0])
+    advance(scheduler.schedule(), groups, scheduler)
+    groups[1] = make_group(scheduler, 1, 9, 3, priority=-1)
+    scheduler.add(groups[1])
+    assert chunks_of(scheduler.schedule()) == [(1, 0, 9), (0, 16, 4)]

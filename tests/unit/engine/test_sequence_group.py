@@ -49,7 +49,7 @@ class Harness:
             self.events[event.request_id].append(event)
         preempt = next(self._preempt_now)
         if preempt and self.scheduler.running:
-            self.scheduler.preempt_youngest()
+            self.scheduler.preempt_last()
         self.check()
 
     def check(self) -> None:
@@ -213,7 +213,7 @@ def test_abort_frees_every_block(sampling: SamplingParams, steps: int) -> None:
     for _ in range(steps):
         harness.step()
     if steps == 4:
-        harness.scheduler.preempt_youngest()
+        harness.scheduler.preempt_last()
     assert harness.loop.abort("a") == [TokenEvent("a", (), "abort")]
     assert harness.loop.abort("a") == harness.loop.abort_choice("a", 1) == []
     harness.check()
@@ -231,7 +231,7 @@ def test_a_choice_can_be_ended_alone(first: int, preempt: bool) -> None:
     while len(harness.events["a"]) < 6:
         harness.step()
     if preempt:
-        harness.scheduler.preempt_youngest()
+        harness.scheduler.preempt_last()
         harness.step()
     left = [index for index in range(3) if index != first]
     assert harness.loop.abort_choice("a", first) == []
@@ -270,7 +270,7 @@ def test_the_first_event_of_all_choices_alone_has_times(sampling: SamplingParams
     times.append(time.monotonic())
     harness.step()
     if preempt and harness.scheduler.running:
-        harness.scheduler.preempt_youngest()
+        harness.scheduler.preempt_last()
     harness.drain()
     first, *others = harness.events["a"]
     assert first.times is not None
@@ -356,7 +356,8 @@ def test_random_traffic_gives_everybody_the_answers_of_a_lone_run(
             max_tokens = most if most < 12 and rng.random() < 0.3 else rng.randint(1, min(most, 12))
             sampling = draw_sampling(random.Random(len(requests)), sampling.num_seqs, max_tokens)
             prompts.append(prompt)
-            requests.append(request(str(len(requests)), prompt, sampling))
+            priority = rng.randint(-1, 1)
+            requests.append(request(str(len(requests)), prompt, sampling, priority=priority))
             harness.add(requests[-1])
         harness.step()
     harness.drain()

@@ -55,7 +55,8 @@ def test_random_traffic_gives_everybody_the_answer_of_a_lone_run(seed: int) -> N
             prompt = [rng.randrange(VOCAB_SIZE) for _ in range(num_prompt)]
             name = str(len(expected))
             expected[name] = greedy_answer(np.array(prompt), max_tokens)
-            loop.add(request(name, prompt, SamplingParams(max_tokens=max_tokens)))
+            sampling = SamplingParams(max_tokens=max_tokens)
+            loop.add(request(name, prompt, sampling, priority=rng.randint(-1, 1)))
         events += loop.step()
     events += drain(loop)
     for name, answer in expected.items():

@@ -80,16 +80,17 @@ async def test_a_broken_image_is_named_and_nothing_is_encoded(encoder: VisionEnc
     assert gated.num_batches == 0
 
 
-async def test_urls_and_headers_are_read_off_the_loop(encoder: VisionEncoder) -> None:
+async def test_urls_files_and_headers_are_read_off_the_loop(encoder: VisionEncoder) -> None:
     worker = VisionWorker(encoder)
     files = [save(random_rgb(3, 4), "PNG"), save(random_rgb(5, 6), "JPEG")]
     urls = [f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files]
     asked = list(zip(urls, ("a", "b"), strict=True))
-    images = await worker.read_urls(asked, ImageLimits())
+    images = await worker.read_images(asked, ImageLimits())
     assert [data for data, _ in images] == files
+    assert await worker.read_images(list(zip(files, ("a", "b"), strict=True)), ImageLimits()) == images
     assert [(header.width, header.height, header.param) for _, header in images] == [(4, 3, "a"), (6, 5, "b")]
     with pytest.raises(TooLargeError) as raised:
-        await worker.read_urls(asked, ImageLimits(max_side=5))
+        await worker.read_images(asked, ImageLimits(max_side=5))
     assert raised.value.param == "b"
     worker.close()
 
