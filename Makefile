@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+NODE := tests/conformance/node
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # PORT=9000 make serve
 MINICPMV_PORT := $(or $(PORT),$(MINICPMV_PORT),8000)
@@ -32,11 +33,16 @@ $(BIN)/python:
 	@$(PIP) --editable ".[convert,dev]"
 	@touch $@ .venv/.installed-serve
 
+# The JavaScript clients of the conformance tests; without npm those tests skip, with that reason.
+$(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json
+	@if command -v npm >/dev/null; then \
+		echo "installing the JavaScript clients ..." && npm ci --silent --prefix $(NODE) && touch $@; fi
+
 # hint.py waits for readiness and prints a curl line; it ends with the service, whose process replaces this shell.
 serve: .venv/.installed-serve
 	@export MINICPMV_PORT=$(MINICPMV_PORT); $(BIN)/python samples/hint.py & exec $(BIN)/python -m service
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev $(NODE)/node_modules/.installed
 	$(BIN)/python -m pytest
 
 check: .venv/.installed-dev
@@ -55,4 +61,4 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(NODE)/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

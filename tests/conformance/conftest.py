@@ -1,5 +1,6 @@
 """A service on a scripted engine, and OpenAI's own clients for it."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -7,6 +8,11 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.conformance.scripted_service import ScriptedService, wait_until
+from tests.conformance.wire import CHAT, ask
+
+# Who has LangChain report to LangSmith does not mean what is tried here.
+for name in [name for name in os.environ if name.startswith(("LANGSMITH_", "LANGCHAIN_"))]:
+    del os.environ[name]
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +29,31 @@ def service(shared_service: ScriptedService) -> ScriptedService:
     wait_until(lambda: shared_service.generator.num_in_flight == 0)
     shared_service.engine.reset()
     return shared_service
+
+
+@pytest.fixture
+def endless(service: ScriptedService) -> ScriptedService:
+    """It answers until somebody stops it."""
+    _never_end(service)
+    return service
+
+
+@pytest.fixture
+def full_service() -> Iterator[ScriptedService]:
+    """Its one place is taken."""
+    with ScriptedService(max_in_flight=1) as service:
+        service.open()
+        _never_end(service)
+        body = ask(stream=True, max_tokens=100_000)
+        with httpx.stream("POST", f"{service.base_url}{CHAT}", json=body, timeout=30) as running:
+            pieces = running.iter_raw()  # must live on: its end closes the connection
+            next(pieces)
+            yield service
+
+
+def _never_end(service: ScriptedService) -> None:
+    service.engine.endless, service.engine.pause_s = True, 0.005
+    service.engine.max_model_len = 1_000_000
 
 
 @pytest.fixture

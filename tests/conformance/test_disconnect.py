@@ -12,13 +12,6 @@ from tests.conformance.scripted_service import MODEL, ScriptedService, wait_unti
 from tests.conformance.wire import CHAT, ask, image_part
 
 
-@pytest.fixture
-def endless(service: ScriptedService) -> ScriptedService:
-    service.engine.endless, service.engine.pause_s = True, 0.005
-    service.engine.max_model_len = 1_000_000
-    return service
-
-
 def _has_ended(service: ScriptedService) -> bool:
     requests = [request.request_id for request in service.engine.requests]
     return bool(requests) and service.engine.closed == requests and service.generator.num_in_flight == 0
@@ -54,6 +47,25 @@ def test_leaving_a_unary_request(endless: ScriptedService) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{endless.base_url}{CHAT}", json=ask(max_tokens=100_000), timeout=0.3)
     wait_until(lambda: _has_ended(endless))
+
+
+def test_a_client_that_went_away_is_logged_as_such(
+    endless: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lines() -> list[str]:
+        return [line for line in caplog.messages if line.startswith("left-early POST")]
+
+    with caplog.at_level("INFO", "service"):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{endless.base_url}{CHAT}",
+                json=ask(max_tokens=100_000),
+                headers={"x-request-id": "left-early"},
+                timeout=0.3,
+            )
+        wait_until(lines)
+    (line,) = lines()
+    assert " 499 in " in line
 
 
 def test_the_openai_clients_timeout(endless: ScriptedService, client: OpenAI) -> None:
