@@ -17,6 +17,8 @@ from service.protocol.error_response import ErrorDetail, ErrorResponse
 logging.getLogger("sse_starlette").setLevel(logging.WARNING)
 
 _LINE_END = "\n"
+# No line ends in the protocol, but to readers that use str.splitlines(), as httpx's iter_lines() does.
+_ESCAPED = str.maketrans({char: f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"})
 
 
 class EventStream(EventSourceResponse):
@@ -44,7 +46,7 @@ class EventStream(EventSourceResponse):
 
 def event(data: str, name: str | None = None) -> ServerSentEvent:
     """One line of data, under a name or none."""
-    return ServerSentEvent(data, event=name, sep=_LINE_END)
+    return ServerSentEvent(data.translate(_ESCAPED), event=name, sep=_LINE_END)
 
 
 def failure_detail(error: Exception) -> ErrorDetail:

@@ -1,5 +1,7 @@
 """Streams: the rules of first and last chunks, framing byte by byte, pings, failures on the way."""
 
+import json
+
 import httpx
 import pytest
 from openai import APIError, AsyncOpenAI, OpenAI
@@ -72,6 +74,17 @@ def test_text_of_any_kind_arrives_whole(http: httpx.Client, service: ScriptedSer
     texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
     assert "".join(texts) == f"x{answer}x"
     assert "\ufffd" not in "".join(texts)
+
+
+def test_readers_that_split_lines_as_python_does_are_not_misled(
+    http: httpx.Client, service: ScriptedService
+) -> None:
+    service.engine.answer = answer = "a\x85b\u2028c\u2029d\x0be\x0cf\x1cg\rh\ni"
+    with http.stream("POST", CHAT, json=ask(stream=True)) as reply:
+        lines = [line for line in reply.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == answer
 
 
 def test_stop_strings_are_trimmed_in_streams_too(http: httpx.Client) -> None:
