@@ -18,6 +18,7 @@ from service.api.examples import (
 from service.protocol.chat_request import ChatCompletionRequest
 from service.protocol.chat_response import ChatCompletionChunk
 from service.protocol.completion_request import CompletionRequest
+from service.protocol.completion_response import Completion
 from service.protocol.error_response import ErrorResponse
 from service.protocol.responses_events import (
     ContentPartEvent,
@@ -65,9 +66,20 @@ COMPLETION_REQUEST_BODY = request_body(CompletionRequest, examples=COMPLETION_EX
 RESPONSE_REQUEST_BODY = request_body(ResponsesRequest, examples=RESPONSE_EXAMPLES)
 
 
-def _stream(description: str, shape: str, example: str) -> dict[str, Any]:
-    schema = {"type": "string", "description": f"{shape} as JSON behind every `data: `."}
-    content = {"text/event-stream": {"schema": schema, "example": example}}
+def _stream(
+    description: str, example: str, *shapes: type[BaseModel], has_done: bool = True
+) -> dict[str, Any]:
+    """A stream whose events hold these shapes as JSON, and `[DONE]` at last."""
+    data: dict[str, Any] = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": [{"$ref": _SCHEMAS + shape.__name__} for shape in shapes]},
+    }
+    if has_done:
+        data = {"anyOf": [{"const": "[DONE]"}, data]}
+    # OpenAPI 3.2's word for one event of many, which FastAPI writes into 3.1 as well.
+    item = {"type": "object", "required": ["data"], "properties": {"data": data}}
+    content = {"text/event-stream": {"itemSchema": item, "example": example}}
     return {"description": description, "content": content}
 
 
@@ -75,13 +87,14 @@ _CHUNKS = (
     "The completion; with `stream`, its chunks as server-sent events: `data: {JSON}` each, comments "
     '`: ping` in a silence, `data: [DONE]` last. A failure on the way is `data: {"error": ...}`.'
 )
-CHAT_STREAM = _stream(_CHUNKS, ChatCompletionChunk.__name__, CHAT_STREAM_EXAMPLE)
-COMPLETION_STREAM = _stream(_CHUNKS, "Completion", COMPLETION_STREAM_EXAMPLE)
+CHAT_STREAM = _stream(_CHUNKS, CHAT_STREAM_EXAMPLE, ChatCompletionChunk, ErrorResponse)
+COMPLETION_STREAM = _stream(_CHUNKS, COMPLETION_STREAM_EXAMPLE, Completion, ErrorResponse)
 RESPONSE_STREAM = _stream(
     "The response; with `stream`, typed server-sent events: `event: {type}` and `data: {JSON}` each, "
     "comments `: ping` in a silence, `response.completed`, `response.incomplete` or `response.failed` last.",
-    ", ".join(shape.__name__ for shape in _EVENTS[1:]),
     RESPONSE_STREAM_EXAMPLE,
+    *_EVENTS[1:],
+    has_done=False,
 )
 
 _ERRORS: dict[int, tuple[str, dict[str, str | None]]] = {
