@@ -21,6 +21,7 @@ from service.generation.availability import Availability
 from service.generation.generation import TokenEngine
 from service.generation.generator import Generator, GeneratorConfig
 from service.generation.remote_images import ImageFetcher
+from service.prompt.tokenizer import Tokenizer
 from service.vision.decode import ImageLimits
 from service.vision.encoder import VisionEncoder
 from service.vision.worker import VisionWorker
@@ -164,14 +165,15 @@ class ScriptedService:
         max_in_flight: int = 8,
         token_engine: TokenEngine | None = None,
         fetcher: ImageFetcher | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """`token_engine` answers in place of the script."""
+        """`token_engine` answers in place of the script, in tokens of `tokenizer`."""
         self.engine, self.encoder = ScriptedEngine(), ScriptedEncoder()
         self.worker = VisionWorker(self.encoder)
         self.generator = Generator(
             token_engine or self.engine,
             self.worker,
-            ByteTokenizer(),
+            tokenizer or ByteTokenizer(),
             generator_config(max_in_flight=max_in_flight),
             fetcher,
         )
