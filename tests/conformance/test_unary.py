@@ -1,11 +1,16 @@
 """Whole completions by the real openai package and by raw HTTP."""
 
+from collections.abc import AsyncGenerator
+
 import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.conformance.scripted_service import MODEL, QUERY_NUM, ScriptedService
-from tests.conformance.wire import CHAT, ask, data_url, image_part, png
+from service.engine.token_events import EngineRequest, TokenEvent
+from tests.conformance.scripted_service import FIRST_BYTE, MODEL, QUERY_NUM, TOKEN_IDS, ScriptedService
+from tests.conformance.wire import CHAT, ask, data_url, events_of, image_part, png
+
+REF = TOKEN_IDS.ref_start
 
 
 def test_a_text_answer(client: OpenAI) -> None:
@@ -118,6 +123,70 @@ def test_parameters_reach_the_engine(client: OpenAI, service: ScriptedService) -
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.25, -0.5)
     assert (sampling.repetition_penalty, sampling.seed, sampling.max_tokens) == (1.2, 7, 9)
     assert (sampling.min_tokens, sampling.ignore_eos, sampling.stop_token_ids) == (2, True, frozenset({300}))
+
+
+def test_a_developer_is_a_system_and_text_parts_are_a_text(
+    http: httpx.Client, service: ScriptedService
+) -> None:
+    for system, question in (
+        ({"role": "system", "content": "Be brief."}, "Hello"),
+        ({"role": "developer", "content": "Be brief."}, "Hello"),
+        (
+            {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+            [{"type": "text", "text": "Hello"}],
+        ),
+    ):
+        messages = [system, {"role": "user", "content": question}]
+        assert http.post(CHAT, json={"messages": messages}).status_code == 200
+    first, *others = (request.token_ids.tolist() for request in service.engine.requests)
+    assert others == [first, first]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "reason"),
+    [
+        ({"stop": "swer"}, "The an", "stop"),
+        ({"stop": "swer", "include_stop_str_in_output": True}, "The answer", "stop"),
+        ({"stop_token_ids": [FIRST_BYTE + ord("w")]}, "The ans", "stop"),
+        (
+            {"stop_token_ids": [FIRST_BYTE + ord("w")], "include_stop_str_in_output": True},
+            "The answ",
+            "stop",
+        ),
+        ({"stop": [" answer.", "The answer!"]}, "The", "stop"),
+        ({"max_tokens": 6, "stop": "answer"}, "The an", "length"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_an_answer_ends(
+    http: httpx.Client, fields: dict[str, object], text: str, reason: str, stream: bool
+) -> None:
+    reply = http.post(CHAT, json=ask(**fields, stream=stream))
+    if stream:
+        choices = [chunk["choices"][0] for chunk in events_of(reply.content)[:-1]]
+        said = "".join(choice["delta"].get("content", "") for choice in choices)
+        assert (said, choices[-1]["finish_reason"]) == (text, reason)
+    else:
+        (choice,) = reply.json()["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (text, reason)
+
+
+@pytest.mark.parametrize(("skip", "text"), [(None, "a b"), (True, "a b"), (False, f"a<{REF}> b")])
+def test_special_tokens_show_to_who_asks(
+    http: httpx.Client,
+    service: ScriptedService,
+    monkeypatch: pytest.MonkeyPatch,
+    skip: bool | None,
+    text: str,
+) -> None:
+    async def stream(request: EngineRequest) -> AsyncGenerator[TokenEvent, None]:
+        for token_id in (FIRST_BYTE + ord("a"), REF, FIRST_BYTE + ord(" "), FIRST_BYTE + ord("b")):
+            yield TokenEvent(request.request_id, (token_id,))
+        yield TokenEvent(request.request_id, (TOKEN_IDS.eos,), "stop", TOKEN_IDS.eos)
+
+    monkeypatch.setattr(service.engine, "stream", stream)
+    reply = http.post(CHAT, json=ask(skip_special_tokens=skip))
+    assert reply.json()["choices"][0]["message"]["content"] == text
 
 
 @pytest.mark.parametrize(
