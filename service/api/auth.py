@@ -11,7 +11,7 @@ from service.api.error_handlers import error_reply
 from service.api.mount import route_path
 from service.errors import AuthenticationError
 
-_OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+_OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 
 
 class Authentication:

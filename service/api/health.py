@@ -1,4 +1,4 @@
-"""GET and HEAD /health/live and /health/ready, for orchestrators; need no API key."""
+"""GET and HEAD /health/live, /health/ready and /health, for orchestrators; need no API key."""
 
 from fastapi import APIRouter
 
@@ -25,4 +25,15 @@ async def live() -> Health:
     openapi_extra=_OPEN,
 )
 async def ready(generator: ReadyGenerator) -> Health:
+    return Health()
+
+
+@router.head("", include_in_schema=False)
+@router.get(
+    "",
+    summary="The same as /health/ready, at the path vLLM's clients ask",
+    responses=errors(503),
+    openapi_extra=_OPEN,
+)
+async def health(generator: ReadyGenerator) -> Health:
     return Health()

@@ -41,7 +41,7 @@ class RequestContext:
         try:
             await self._app(scope, receive, add_headers)
         finally:
-            level = logging.DEBUG if route_path(scope).startswith("/health/") else logging.INFO
+            level = logging.DEBUG if route_path(scope).startswith("/health") else logging.INFO
             route, spent = f"{scope['method']} {scope['path'][:128]!r}", _milliseconds_since(began)
             logger.log(level, "%s %s %d in %d ms", request_id, route, status, spent)
 

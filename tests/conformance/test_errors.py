@@ -365,7 +365,7 @@ def test_loading_draining_and_failing() -> None:
             ready = service.availability.state == "ready"
             assert http.get("/health/live").status_code == 200
             assert http.get("/v1/models").status_code == 200
-            for reply in (http.get("/health/ready"), http.post(CHAT, json=ask())):
+            for reply in (http.get("/health/ready"), http.get("/health"), http.post(CHAT, json=ask())):
                 assert reply.status_code == (200 if ready else 503)
                 if not ready:
                     error = error_of(reply)

@@ -44,7 +44,7 @@ def test_a_wrong_key(guarded: ScriptedService) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", CHAT, "/docs", "/redoc", "/openapi.json", "/nowhere", "/health", "//health/live"]
+    "path", ["/v1/models", CHAT, "/docs", "/redoc", "/openapi.json", "/nowhere", "/health/", "//health/live"]
 )
 @pytest.mark.parametrize("header", [None, "", "Bearer", KEYS[0], f"Basic {KEYS[0]}", "Bearer ü"])
 def test_nothing_but_health_is_open(
@@ -58,7 +58,7 @@ def test_nothing_but_health_is_open(
 
 
 def test_health_is_open(guarded: ScriptedService) -> None:
-    for path in ("/health/live", "/health/ready"):
+    for path in ("/health/live", "/health/ready", "/health"):
         assert httpx.get(f"{guarded.base_url}{path}").status_code == 200
 
 

@@ -50,7 +50,8 @@ def test_health_alone_is_open(mounted: ScriptedService, prefix: str) -> None:
     with httpx.Client(base_url=mounted.base_url) as stranger:
         assert stranger.get(f"{prefix}/health/live").status_code == 200
         assert stranger.head(f"{prefix}/health/ready").status_code == 200
-        for path in ("/v1/models", "//health/live", "/health/live/", "/health", ""):
+        assert stranger.get(f"{prefix}/health").status_code == 200
+        for path in ("/v1/models", "//health/live", "/health/live/", "/health/", ""):
             assert stranger.get(f"{prefix}{path}").status_code == 401, path
         for path in ("/openai/serves/health/live", "/openai/serve/openai/serve/health/live"):
             assert stranger.get(path).status_code == 401

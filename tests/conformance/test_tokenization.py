@@ -123,7 +123,7 @@ def test_the_version(http: httpx.Client) -> None:
     assert http.get("/version").json() == {"version": version("minicpmv-openvino")}
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health"])
 def test_health_can_be_asked_for_its_head(http: httpx.Client, service: ScriptedService, path: str) -> None:
     whole, head = http.get(path), http.head(path)
     assert (head.status_code, head.content) == (200, b"")
