@@ -8,8 +8,8 @@ everything included; `wall` the time that passes meanwhile, in which the event l
 many clients. The parts are measured in a second run, without thread and clients.
 
 The second table is the sampler alone on logits as wide as the model's: what it adds to a step whose product
-with the vocabulary it follows. All figures are medians over a round's steps, and of these the best round: what
-disturbs them only adds.
+with the vocabulary it follows. All figures are medians over a round's steps, and of these the best round:
+what disturbs them only adds.
 """
 
 import argparse
