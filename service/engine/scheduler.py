@@ -138,11 +138,11 @@ class Scheduler:
 
     def _grow(self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]) -> bool:
         """A place for every next token, in a block nobody else sees written to; False if too few are free."""
-        grow = self.block_manager.grow
         # What the prefix cache shares is full: only forks write to a block that others hold.
         if len(group.sequences) > 1 and not all(self._unshare(sequence, copies) for sequence in decoding):
             return False
-        return all(grow(sequence.block_table, sequence.num_tokens) for sequence in decoding)
+        blocks = self.block_manager
+        return all(blocks.grow(sequence.block_table, sequence.num_tokens) for sequence in decoding)
 
     def _unshare(self, sequence: Sequence, copies: list[tuple[int, int]]) -> bool:
         index = sequence.num_computed_tokens // self.block_manager.block_size

@@ -20,6 +20,7 @@ class Sequence:
         "eos_token_id",
         "index",
         "num_computed_tokens",
+        "num_prompt_tokens",
         "num_tokens",
         "request",
         "sampler_state",
@@ -41,7 +42,7 @@ class Sequence:
         self.sampler_state = sampler_state
         self.eos_token_id = eos_token_id
         self.index = index  # which of its request's choices it is; of a beam it says nothing
-        self.num_tokens = len(request.token_ids)
+        self.num_prompt_tokens = self.num_tokens = len(request.token_ids)
         self.num_computed_tokens = 0  # tokens whose keys and values are in the cache
         self._block_digests: list[bytes] = []
         self._token_ids: NDArray[np.int64] = np.empty(
@@ -60,10 +61,6 @@ class Sequence:
         fork.num_computed_tokens = self.num_computed_tokens
         fork._block_digests = self._block_digests.copy()
         return fork
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.request.token_ids)
 
     @property
     def num_generated(self) -> int:
