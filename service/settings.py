@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     enable_prefix_caching: bool = Field(
         True, description="whether requests share the cached keys and values of equal beginnings"
     )
+    num_speculative_tokens: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="tokens of greedy answers guessed from what stands before, checked in one step; 0: none",
+    )
     max_queue: int = Field(128, ge=0, le=65536, description="requests that may wait beyond max_num_seqs")
     max_body_bytes: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="largest request body")
     max_images: int = Field(16, ge=0, le=1024, description="images in one request")

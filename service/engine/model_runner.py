@@ -41,7 +41,7 @@ class ModelRunner:
         self._block_indices = InputTensor(ov.Type.i32, seqs * kv_cache.num_blocks)
         self._block_indices_begins = InputTensor(ov.Type.i32, seqs + 1)
         self._max_context_len = ov.Tensor(ov.Type.i32, ov.Shape([]))
-        self._sampled_tokens_indices = InputTensor(ov.Type.i64, seqs)
+        self._sampled_tokens_indices = InputTensor(ov.Type.i64, tokens)
         self._set_tensors()
 
     def _set_tensors(self) -> None:
@@ -91,7 +91,8 @@ class ModelRunner:
         # A step in which nothing is sampled computes one row of logits that nobody reads.
         sampled = self._sampled_tokens_indices.first(max(batch.num_sampled, 1))
         sampled[:] = 0
-        np.subtract(begins[1:][[chunk.samples for chunk in chunks]], 1, out=sampled[: batch.num_sampled])
+        if batch.num_sampled:
+            _name_last_tokens(begins[1:], [chunk.num_rows for chunk in chunks], sampled)
         self._max_context_len.data[...] = (past_lens + num_tokens).max()
 
     def _fill_embeddings(self, batch: Batch) -> None:
@@ -114,6 +115,12 @@ def place_images(chunk: ScheduledChunk, rows: NDArray[np.float32]) -> None:
         start = span.start - chunk.past_len  # the first slot's row; negative if an earlier chunk had it
         begin, end = max(start, 0), min(start + len(span.embeddings), len(rows))
         rows[begin:end] = span.embeddings[begin - start : end - start]
+
+
+def _name_last_tokens(ends: NDArray[np.int32], num_rows: list[int], sampled: NDArray[np.int64]) -> None:
+    """`sampled` [sum of num_rows] names the last num_rows[i] tokens before ends[i], for each i in order."""
+    num_before = ends - np.cumsum(num_rows)  # tokens of which no row is wanted, before each chunk's rows
+    sampled[:] = np.arange(len(sampled)) + np.repeat(num_before, num_rows)
 
 
 def _sum_up(lengths: list[int], begins: NDArray[np.int32]) -> None:

@@ -1,6 +1,6 @@
 """What reaches the models' inputs, watched through real graphs that hand it back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import openvino as ov
@@ -65,7 +65,7 @@ class Harness:
 def harness() -> Harness:
     model = echoing_model()
     cache = KVCache(read_layout(model), num_blocks=10)
-    return Harness(ModelRunner(model, text_embeddings(), cache, max_num_seqs=3, max_num_batched_tokens=16))
+    return Harness(ModelRunner(model, text_embeddings(), cache, max_num_seqs=4, max_num_batched_tokens=16))
 
 
 def chunk(
@@ -109,6 +109,15 @@ def test_a_mixed_step_and_smaller_and_larger_ones_after_it(harness: Harness) -> 
         assert np.array_equal(harness.run(decode), TABLE[[7]])
         assert harness.seen()["past_lens"].tolist() == [8]
         assert harness.run(prefill).shape[0] == 0
+
+
+def test_guessed_tokens_have_rows_of_their_own(harness: Harness) -> None:
+    first = replace(chunk([7, 8, 9], 8, [4, 2, 9]), num_guessed=2)
+    prefill, decode = chunk([1, 2], 4, [0, 5], samples=False), chunk([5], 3, [3])
+    last = replace(chunk([6, 4], 0, [1]), num_guessed=1)
+    batch = Batch((first, prefill, decode, last), 8, 6)
+    assert np.array_equal(harness.runner.run(batch), TABLE[[7, 8, 9, 5, 6, 4]])
+    assert harness.seen()["sampled_tokens_indices"].tolist() == [0, 1, 2, 5, 6, 7]
 
 
 def test_copies_are_made_bit_for_bit_before_the_chunks_run() -> None:
