@@ -203,7 +203,7 @@ def _engine_config(
     most_bytes = -(-context // model.block_size) * num_sequences * model.block_bytes
     budget = kv_cache_bytes(settings.device, device, settings.kv_cache_size, most_bytes)
     if not model.is_paged:
-        logger.info("%s: stateful runner: one request at a time, no prefix cache", device)
+        logger.info("%s: stateful runner: one request at a time, no prefix cache, no speculation", device)
     logger.info("%s: KV cache of %d MiB, %s", device, budget >> 20, settings.kv_cache_precision)
     return EngineConfig(
         max_position_embeddings=context,
@@ -212,6 +212,7 @@ def _engine_config(
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         enable_prefix_caching=settings.enable_prefix_caching,
+        num_speculative_tokens=settings.num_speculative_tokens,
     )
 
 
@@ -266,6 +267,7 @@ def _fingerprint(settings: Settings, manifest: Manifest) -> str:
         settings.runner,
         settings.kv_cache_precision,
         settings.inference_precision,
+        settings.num_speculative_tokens,
     )
     digest = hashlib.sha256(f"{_files_digest(settings, manifest)} {setup}".encode())
     return f"fp_{digest.hexdigest()[:12]}"

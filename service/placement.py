@@ -55,7 +55,7 @@ def place_engines(
 def image_encoder_properties(
     device: str, precisions: Precisions, cache_dir: Path | None
 ) -> dict[str, object]:
-    """OpenVINO's properties for the image encoder, which has all cores: encoding takes turns with nobody."""
+    """OpenVINO's properties for the image encoder, which has all cores; beside answers it gives way."""
     properties: dict[str, object] = dict(_exactness(precisions))
     precision, cores = _inference_precision(device, precisions), num_cores()
     if precision is not None:

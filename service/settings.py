@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     enable_prefix_caching: bool = Field(
         True, description="whether requests share the cached keys and values of equal beginnings"
     )
+    num_speculative_tokens: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="tokens of greedy answers guessed from what stands before, checked in one step; 0: none",
+    )
     max_queue: int = Field(128, ge=0, le=65536, description="requests that may wait beyond max_num_seqs")
     max_body_bytes: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="largest request body")
     max_images: int = Field(16, ge=0, le=1024, description="images in one request")
@@ -129,7 +135,7 @@ class Settings(BaseSettings):
     def _devices(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
         if not devices:
             raise ValueError("name at least one device")
-        return tuple(_checked_device(device) for device in devices)
+        return tuple(_checked_device(device, "prompts and KV caches have any length") for device in devices)
 
     @field_validator("image_hosts")
     @classmethod
@@ -145,7 +151,7 @@ class Settings(BaseSettings):
     @field_validator("image_device")
     @classmethod
     def _image_device(cls, device: str | None) -> str | None:
-        return None if device is None else _checked_device(device)
+        return None if device is None else _checked_device(device, "slices have dozens of sizes")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -153,12 +159,10 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
-def _checked_device(device: str) -> str:
-    """docs/decisions/0012-devices.md"""
+def _checked_device(device: str, not_fixed: str) -> str:
+    """docs/decisions/0012-devices.md; `not_fixed` is what an NPU cannot do there."""
     if device.split(".")[0] == "NPU":
-        raise ValueError(
-            "an NPU runs graphs of fixed shapes only, and prompts and images have any size: set CPU or GPU"
-        )
+        raise ValueError(f"an NPU runs graphs of fixed shapes only, and {not_fixed}: set CPU or GPU")
     if _DEVICE.fullmatch(device) is None:
         raise ValueError(
             "a device is named like CPU, GPU or GPU.1, several are separated by commas; "

@@ -21,6 +21,12 @@ class ScheduledChunk:
     block_indices: NDArray[np.int32]  # [ceil((past_len + num_new_tokens) / block_size)]
     image_spans: tuple[ImageSpan, ...]  # those that overlap the chunk, in order
     samples: bool  # whether the last token's logits are wanted
+    num_guessed: int = 0  # so many last tokens are guesses; then the logits before each are wanted too
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of logits that are wanted, of its last tokens."""
+        return self.samples + self.num_guessed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,10 +35,10 @@ class Batch:
 
     chunks: tuple[ScheduledChunk, ...]
     num_tokens: int  # over all chunks
-    num_sampled: int  # chunks with `samples`
+    num_sampled: int  # rows of logits, over all chunks
     block_copies: tuple[tuple[int, int], ...] = ()  # (source, destination), to be made before the chunks run
 
     @property
-    def sampled_sequence_ids(self) -> list[int]:
-        """Sequence of every row of the runner's logits, in row order."""
-        return [chunk.sequence_id for chunk in self.chunks if chunk.samples]
+    def sampled_chunks(self) -> list[ScheduledChunk]:
+        """Those that have rows in the runner's logits, in row order."""
+        return [chunk for chunk in self.chunks if chunk.samples]

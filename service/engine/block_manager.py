@@ -70,6 +70,8 @@ class BlockManager:
     def grow(self, table: BlockTable, num_tokens: int) -> bool:
         """Append blocks until `table` holds `num_tokens` tokens; False and no change if too few are free."""
         num_missing = self.blocks_for(num_tokens) - len(table)
+        if num_missing <= 0:  # nearly always
+            return True
         if num_missing > self.num_free:
             return False
         for _ in range(num_missing):

@@ -34,6 +34,7 @@ class EngineConfig:
     max_num_seqs: int = 16  # sequences that run at once
     max_num_batched_tokens: int = 512  # tokens per step, at least min_batched_tokens
     enable_prefix_caching: bool = True  # requests share the KV blocks of equal beginnings
+    num_speculative_tokens: int = 0  # guessed and checked in one step at most; 0: none
 
 
 class EngineModel(Protocol):
@@ -75,7 +76,8 @@ class Engine:
     def __init__(self, language_model: EngineModel, config: EngineConfig) -> None:
         """Allocate the KV cache. Raises StartupError if it holds not one block, or the sizes contradict."""
         if not language_model.is_paged:
-            config = replace(config, max_num_seqs=1, enable_prefix_caching=False)
+            # What a stateful model has seen cannot be taken back, so nothing is guessed.
+            config = replace(config, max_num_seqs=1, enable_prefix_caching=False, num_speculative_tokens=0)
         _check_sizes(config, language_model)
         num_blocks = config.kv_cache_bytes // language_model.block_bytes
         self.max_model_len = min(config.max_position_embeddings, num_blocks * language_model.block_size)
@@ -91,12 +93,14 @@ class Engine:
         self._runner = language_model.new_runner(
             num_blocks, config.max_num_seqs, config.max_num_batched_tokens
         )
-        self._step_loop = StepLoop(
-            self._runner,
-            Scheduler(self._block_manager, config.max_num_seqs, config.max_num_batched_tokens, caching),
-            self._vocab_size,
-            config.eos_token_id,
+        scheduler = Scheduler(
+            self._block_manager,
+            config.max_num_seqs,
+            config.max_num_batched_tokens,
+            caching,
+            config.num_speculative_tokens,
         )
+        self._step_loop = StepLoop(self._runner, scheduler, self._vocab_size, config.eos_token_id)
         self._stats = self._step_loop.stats
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._condition = threading.Condition()
@@ -258,6 +262,7 @@ class Engine:
             self._end_all("failed", "error")
         else:
             self._end_all("stopped", "abort")
+            _log_guesses(self._stats)
 
     def _next_commands(self) -> list[EngineRequest | _Abort] | None:
         """What came in since the last step; None to stop. Blocks while there is nothing to do."""
@@ -310,6 +315,16 @@ class Engine:
 def _deliver(deliveries: list[tuple[asyncio.Queue[TokenEvent], TokenEvent]]) -> None:
     for stream, event in deliveries:
         stream.put_nowait(event)
+
+
+def _log_guesses(stats: EngineStats) -> None:
+    if stats.guessed_tokens:
+        logger.info(
+            "speculation: %d of %d guessed tokens accepted (%.0f %%)",
+            stats.accepted_tokens,
+            stats.guessed_tokens,
+            100 * stats.accepted_tokens / stats.guessed_tokens,
+        )
 
 
 def _check_sizes(config: EngineConfig, model: EngineModel) -> None:

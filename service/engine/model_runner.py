@@ -4,13 +4,14 @@ Its input tensors live as long as it does: a step only sets their shapes (within
 writes into them.
 """
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
 from service.engine.batch import Batch, ScheduledChunk
+from service.engine.input_tensor import InputTensor
 from service.engine.kv_cache import KVCache
 
 
@@ -31,29 +32,29 @@ class ModelRunner:
         hidden_size = text_embeddings.output(0).partial_shape[2].get_length()
         self._vocab_size = language_model.output(0).partial_shape[-1].get_length()
         tokens, seqs = max_num_batched_tokens, max_num_seqs
-        self._input_ids = ov.Tensor(ov.Type.i64, ov.Shape([1, tokens]))
-        self._inputs_embeds = ov.Tensor(ov.Type.f32, ov.Shape([tokens, hidden_size]))
-        self._position_ids = ov.Tensor(ov.Type.i64, ov.Shape([tokens]))
-        self._past_lens = ov.Tensor(ov.Type.i32, ov.Shape([seqs]))
-        self._subsequence_begins = ov.Tensor(ov.Type.i32, ov.Shape([seqs + 1]))
+        self._input_ids = InputTensor(ov.Type.i64, tokens, outer=(1,))
+        self._inputs_embeds = InputTensor(ov.Type.f32, tokens, hidden_size)
+        self._position_ids = InputTensor(ov.Type.i64, tokens)
+        self._past_lens = InputTensor(ov.Type.i32, seqs)
+        self._subsequence_begins = InputTensor(ov.Type.i32, seqs + 1)
         # Sequences share blocks, so together they can name more than there are.
-        self._block_indices = ov.Tensor(ov.Type.i32, ov.Shape([seqs * kv_cache.num_blocks]))
-        self._block_indices_begins = ov.Tensor(ov.Type.i32, ov.Shape([seqs + 1]))
+        self._block_indices = InputTensor(ov.Type.i32, seqs * kv_cache.num_blocks)
+        self._block_indices_begins = InputTensor(ov.Type.i32, seqs + 1)
         self._max_context_len = ov.Tensor(ov.Type.i32, ov.Shape([]))
-        self._sampled_tokens_indices = ov.Tensor(ov.Type.i64, ov.Shape([seqs]))
+        self._sampled_tokens_indices = InputTensor(ov.Type.i64, tokens)
         self._set_tensors()
 
     def _set_tensors(self) -> None:
-        self._text_request.set_tensor("input_ids", self._input_ids)
+        self._text_request.set_tensor("input_ids", self._input_ids.tensor)
         inputs = {
-            "inputs_embeds": self._inputs_embeds,
-            "position_ids": self._position_ids,
-            "past_lens": self._past_lens,
-            "subsequence_begins": self._subsequence_begins,
-            "block_indices": self._block_indices,
-            "block_indices_begins": self._block_indices_begins,
+            "inputs_embeds": self._inputs_embeds.tensor,
+            "position_ids": self._position_ids.tensor,
+            "past_lens": self._past_lens.tensor,
+            "subsequence_begins": self._subsequence_begins.tensor,
+            "block_indices": self._block_indices.tensor,
+            "block_indices_begins": self._block_indices_begins.tensor,
             "max_context_len": self._max_context_len,
-            "sampled_tokens_indices": self._sampled_tokens_indices,
+            "sampled_tokens_indices": self._sampled_tokens_indices.tensor,
         }
         for name, tensor in (inputs | self._kv_cache.tensors).items():
             self._request.set_tensor(name, tensor)
@@ -75,46 +76,36 @@ class ModelRunner:
 
     def _fill_indices(self, batch: Batch) -> None:
         chunks = batch.chunks
-        num_seqs = len(chunks)
-        past_lens = _resized(self._past_lens, num_seqs)
-        begins = _resized(self._subsequence_begins, num_seqs + 1)
-        block_begins = _resized(self._block_indices_begins, num_seqs + 1)
-        position_ids = _resized(self._position_ids, batch.num_tokens)
-        blocks = _resized(self._block_indices, sum(len(chunk.block_indices) for chunk in chunks))
+        num_tokens = [len(chunk.token_ids) for chunk in chunks]
+        past_lens = self._past_lens.first(len(chunks))
+        past_lens[:] = [chunk.past_len for chunk in chunks]
+        begins = self._subsequence_begins.first(len(chunks) + 1)
+        _sum_up(num_tokens, begins)
+        position_ids = self._position_ids.first(batch.num_tokens)
+        position_ids[:] = np.repeat(past_lens - begins[:-1], num_tokens)
+        position_ids += np.arange(batch.num_tokens)
+        tables = [chunk.block_indices for chunk in chunks]
+        num_blocks = [len(table) for table in tables]
+        _sum_up(num_blocks, self._block_indices_begins.first(len(chunks) + 1))
+        np.concatenate(tables, out=self._block_indices.first(sum(num_blocks)))
         # A step in which nothing is sampled computes one row of logits that nobody reads.
-        sampled = _resized(self._sampled_tokens_indices, max(batch.num_sampled, 1))
-        sampled[0] = 0
-        token = block = row = max_context_len = 0
-        begins[0] = block_begins[0] = 0
-        for index, chunk in enumerate(chunks):
-            num_tokens = len(chunk.token_ids)
-            context_len = chunk.past_len + num_tokens
-            max_context_len = max(max_context_len, context_len)
-            past_lens[index] = chunk.past_len
-            position_ids[token : token + num_tokens] = np.arange(chunk.past_len, context_len)
-            blocks[block : block + len(chunk.block_indices)] = chunk.block_indices
-            token += num_tokens
-            block += len(chunk.block_indices)
-            begins[index + 1] = token
-            block_begins[index + 1] = block
-            if chunk.samples:
-                sampled[row] = token - 1
-                row += 1
-        self._max_context_len.data[...] = max_context_len
+        sampled = self._sampled_tokens_indices.first(max(batch.num_sampled, 1))
+        sampled[:] = 0
+        if batch.num_sampled:
+            _name_last_tokens(begins[1:], [chunk.num_rows for chunk in chunks], sampled)
+        self._max_context_len.data[...] = (past_lens + num_tokens).max()
 
     def _fill_embeddings(self, batch: Batch) -> None:
         """Rows of the embedding table for every id in one call, then the image rows over their slots."""
-        input_ids = _resized(self._input_ids, 1, batch.num_tokens)[0]
-        inputs_embeds = _resized(self._inputs_embeds, batch.num_tokens)
-        begin = 0
-        for chunk in batch.chunks:
-            input_ids[begin : begin + len(chunk.token_ids)] = chunk.token_ids
-            begin += len(chunk.token_ids)
+        input_ids = self._input_ids.first(batch.num_tokens)
+        np.concatenate([chunk.token_ids for chunk in batch.chunks], out=input_ids)
+        inputs_embeds = self._inputs_embeds.first(batch.num_tokens)
         self._text_request.infer()
         inputs_embeds[:] = self._text_request.get_output_tensor(0).data[0]
         begin = 0
         for chunk in batch.chunks:
-            place_images(chunk, inputs_embeds[begin : begin + len(chunk.token_ids)])
+            if chunk.image_spans:
+                place_images(chunk, inputs_embeds[begin : begin + len(chunk.token_ids)])
             begin += len(chunk.token_ids)
 
 
@@ -126,9 +117,13 @@ def place_images(chunk: ScheduledChunk, rows: NDArray[np.float32]) -> None:
         rows[begin:end] = span.embeddings[begin - start : end - start]
 
 
-def _resized(tensor: ov.Tensor, *leading: int) -> NDArray[Any]:
-    """Set the tensor's leading dimensions and give its data; within what was allocated nothing moves."""
-    shape = list(tensor.shape)
-    shape[: len(leading)] = leading
-    tensor.shape = shape
-    return cast(NDArray[Any], tensor.data)
+def _name_last_tokens(ends: NDArray[np.int32], num_rows: list[int], sampled: NDArray[np.int64]) -> None:
+    """`sampled` [sum of num_rows] names the last num_rows[i] tokens before ends[i], for each i in order."""
+    num_before = ends - np.cumsum(num_rows)  # tokens of which no row is wanted, before each chunk's rows
+    sampled[:] = np.arange(len(sampled)) + np.repeat(num_before, num_rows)
+
+
+def _sum_up(lengths: list[int], begins: NDArray[np.int32]) -> None:
+    """begins[i] [n + 1] becomes the sum of the `lengths` [n] before the i-th."""
+    begins[0] = 0
+    np.cumsum(lengths, dtype=np.int32, out=begins[1:])

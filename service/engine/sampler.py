@@ -2,21 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.penalties import has_penalties, penalise
 from service.engine.sampling_params import SamplingParams
 from service.engine.token_events import TokenLogprobs
 from service.engine.token_filters import (
     Column,
     Distribution,
     draw,
+    gathered_log_softmax,
     log_softmax,
+    pieces,
     top_ids,
     top_k_distribution,
-    top_p_distribution,
+    top_p_distributions,
     whole_distribution,
 )
 
@@ -26,12 +28,13 @@ FAILED = -1  # in place of a token where the logits are not finite
 class SamplerState:
     """What sampling remembers of one sequence: its random stream and which tokens it has generated."""
 
-    __slots__ = ("_counts", "_ids", "_slots", "masked_ids", "num_generated", "params", "rng")
+    __slots__ = ("_counts", "_ids", "_slots", "has_penalties", "masked_ids", "num_generated", "params", "rng")
 
     def __init__(
         self, params: SamplingParams, eos_token_id: int, vocab_size: int, choice_index: int = 0
     ) -> None:
         self.params = params
+        self.has_penalties = has_penalties(params)
         self.num_generated = 0
         # One stream per choice, one draw per token: the answer does not depend on the batch. The first
         # choice's is that of a request with one choice: its spawn key is empty.
@@ -43,15 +46,6 @@ class SamplerState:
         capacity = params.max_tokens if self.has_penalties else 0
         self._ids: NDArray[np.int64] = np.empty(capacity, dtype=np.int64)
         self._counts: NDArray[np.float32] = np.zeros(capacity, dtype=np.float32)
-
-    @property
-    def has_penalties(self) -> bool:
-        params = self.params
-        return (
-            params.repetition_penalty != 1.0
-            or params.presence_penalty != 0.0
-            or params.frequency_penalty != 0.0
-        )
 
     @property
     def generated_ids(self) -> NDArray[np.int64]:
@@ -85,8 +79,11 @@ class Sampler:
         finite = np.isfinite(logits.max(axis=1)) & np.isfinite(logits.min(axis=1))
         with np.errstate(invalid="ignore"):  # rows that are not finite
             self._penalise(logits, states)
-        tokens: NDArray[np.int64] = logits.argmax(axis=1)
-        tokens[~finite] = FAILED
+        tokens = np.full(len(logits), FAILED)
+        greedy = [row for row in np.flatnonzero(finite).tolist() if states[row].params.temperature == 0]
+        if greedy:
+            part = logits if len(greedy) == len(logits) else logits[greedy]
+            tokens[greedy] = part.argmax(axis=1)
         for rows, distribution in self._distributions(logits, states, finite):
             uniform = np.array([states[row].rng.random() for row in rows])
             tokens[rows] = draw(distribution, uniform)
@@ -104,7 +101,7 @@ class Sampler:
         places = [place for place, row in enumerate(asking) if tokens[row] != FAILED]
         rows = [asking[place] for place in places]
         counts = [states[row].params.logprobs or 0 for row in rows]
-        told = token_logprobs(raw[places], tokens[rows], counts)
+        told = token_logprobs(raw if len(rows) == len(asking) else raw[places], tokens[rows], counts)
         return tokens, dict(zip(rows, told, strict=True))
 
     def beam_log_probs(
@@ -120,7 +117,8 @@ class Sampler:
         log_probs = log_softmax(logits)
         for row, token_ids in zip(log_probs, generated, strict=True):
             if state.has_penalties and len(token_ids):
-                _apply_penalties(row, state.params, *np.unique(token_ids, return_counts=True))
+                ids, counts = np.unique(token_ids, return_counts=True)
+                penalise(row[None], [0], [state.params], [ids], [counts])
             if len(token_ids) < state.params.min_tokens:
                 row[state.masked_ids] = -np.inf
         return log_probs
@@ -133,9 +131,13 @@ class Sampler:
         yield from self._distributions(logits, states, np.ones(len(logits), dtype=np.bool_))
 
     def _penalise(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> None:
+        penalised = [row for row, state in enumerate(states) if state.has_penalties and state.num_generated]
+        if penalised:
+            used = [states[row] for row in penalised]
+            params = [state.params for state in used]
+            ids = [state.generated_ids for state in used]
+            penalise(logits, penalised, params, ids, [state.generated_counts for state in used])
         for row, state in enumerate(states):
-            if state.has_penalties and state.num_generated:
-                _apply_penalties(logits[row], state.params, state.generated_ids, state.generated_counts)
             if state.num_generated < state.params.min_tokens:
                 logits[row, state.masked_ids] = -np.inf
 
@@ -156,9 +158,11 @@ class Sampler:
             if top_k:
                 yield rows, top_k_distribution(part, top_k, temperature, top_p, min_p)
             elif cuts:
-                yield rows, top_p_distribution(part, temperature, top_p, min_p)
+                for places, distribution in top_p_distributions(part, temperature, top_p, min_p):
+                    yield [rows[place] for place in places], distribution
             else:
-                yield rows, whole_distribution(part, temperature, min_p)
+                for cut in pieces(*part.shape):
+                    yield rows[cut], whole_distribution(part[cut], temperature[cut], min_p[cut])
 
 
 def _column(values: list[float]) -> Column:
@@ -175,27 +179,11 @@ def token_logprobs(
     told: list[TokenLogprobs] = [TokenLogprobs(0.0)] * len(num_top)
     for count in set(num_top):
         rows = [row for row, wanted in enumerate(num_top) if wanted == count]
-        log_probs = log_softmax(logits[rows])
-        chosen = np.take_along_axis(log_probs, token_ids[rows][:, None], axis=1)[:, 0].tolist()
-        ids = top_ids(log_probs, count) if count else np.empty((len(rows), 0), dtype=np.int64)
-        values = np.take_along_axis(log_probs, ids, axis=1)
-        for place, row in enumerate(rows):
-            top = zip(ids[place].tolist(), values[place].tolist(), strict=True)
-            told[row] = TokenLogprobs(chosen[place], tuple(top))
+        part = logits if len(rows) == len(logits) else logits[rows]
+        chosen = token_ids[rows][:, None]
+        ids = np.hstack([chosen, top_ids(part, count)]) if count else chosen
+        values = gathered_log_softmax(part, ids)
+        for row, row_ids, row_values in zip(rows, ids.tolist(), values.tolist(), strict=True):
+            top = zip(row_ids[1:], row_values[1:], strict=True)
+            told[row] = TokenLogprobs(row_values[0], tuple(top))
     return told
-
-
-def _apply_penalties(
-    row: NDArray[np.float32], params: SamplingParams, ids: NDArray[np.int64], counts: NDArray[Any]
-) -> None:
-    """Repetition (transformers: divide what is positive, multiply what is negative), then OpenAI's presence
-    and frequency penalties, on the entries of `row` [vocab_size] that were generated, in place.
-
-    `ids` [n] are the distinct generated tokens, `counts` [n] how often each was.
-    """
-    values = row[ids]
-    penalty = np.float32(params.repetition_penalty)
-    values = np.where(values > 0, values / penalty, values * penalty)
-    values -= np.float32(params.presence_penalty)
-    values -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
-    row[ids] = values

@@ -14,6 +14,7 @@ from typing import Literal
 
 from service.engine.batch import Batch, ScheduledChunk
 from service.engine.block_manager import BlockManager
+from service.engine.guesser import Guesser
 from service.engine.sequence import Sequence
 from service.engine.sequence_group import SequenceGroup
 
@@ -40,6 +41,7 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         prefix_caching: PrefixCaching = "off",
+        num_speculative_tokens: int = 0,
     ) -> None:
         assert max_num_batched_tokens >= min_batched_tokens(max_num_seqs, block_manager.block_size)
         self.block_manager = block_manager
@@ -50,6 +52,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # tokens of all sequences when they were first admitted
         self.num_prefix_hits = 0  # of them, found in the cache
+        self.guesser = Guesser(block_manager, num_speculative_tokens)
         self._prefix_caching = prefix_caching
         self._arrivals = itertools.count()
 
@@ -95,19 +98,22 @@ class Scheduler:
     def schedule(self) -> Batch:
         """The next step; every chunk's blocks are allocated. Empty only if nothing runs or waits."""
         copies: list[tuple[int, int]] = []
-        chunks, prefilling = self._decodes(copies)
-        budget = self.max_num_batched_tokens - len(chunks)
+        decoding, prefilling = self._decodes(copies)
+        budget = self.max_num_batched_tokens - len(decoding)
+        prefills: list[ScheduledChunk] = []
         for group in prefilling:
-            budget = self._start_groups(chunks, budget, before=group)
-            budget = self._add_prefills(group.prefilling(), chunks, budget)
-        self._start_groups(chunks, budget)
+            budget = self._start_groups(prefills, budget, before=group)
+            budget = self._add_prefills(group.prefilling(), prefills, budget)
+        budget = self._start_groups(prefills, budget)
+        # Last, with what is left of budget and blocks: guesses take nobody's place.
+        chunks = [*self.guesser.chunks(decoding, budget), *prefills]
         num_tokens = sum(len(chunk.token_ids) for chunk in chunks)
-        num_sampled = sum(chunk.samples for chunk in chunks)
+        num_sampled = sum(chunk.num_rows for chunk in chunks)
         return Batch(tuple(chunks), num_tokens, num_sampled, tuple(copies))
 
-    def _decodes(self, copies: list[tuple[int, int]]) -> tuple[list[ScheduledChunk], list[SequenceGroup]]:
-        """Chunks of all that decode; the groups in which some sequence does not."""
-        chunks: list[ScheduledChunk] = []
+    def _decodes(self, copies: list[tuple[int, int]]) -> tuple[list[Sequence], list[SequenceGroup]]:
+        """All that decode, with blocks to do it; the groups in which some sequence does not."""
+        all_decoding: list[Sequence] = []
         prefilling: list[SequenceGroup] = []
         index = 0
         while index < len(self.running):  # the list loses its tail to preemption
@@ -117,10 +123,10 @@ class Scheduler:
             decoding = group.decoding()
             if decoding and not self._grow_or_preempt(group, decoding, copies):
                 break  # it was the last
-            chunks += [self._chunk(sequence, 1) for sequence in decoding]
+            all_decoding += decoding
             if len(decoding) < len(group.sequences):
                 prefilling.append(group)
-        return chunks, prefilling
+        return all_decoding, prefilling
 
     def _grow_or_preempt(
         self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]
@@ -138,11 +144,11 @@ class Scheduler:
 
     def _grow(self, group: SequenceGroup, decoding: list[Sequence], copies: list[tuple[int, int]]) -> bool:
         """A place for every next token, in a block nobody else sees written to; False if too few are free."""
-        grow = self.block_manager.grow
         # What the prefix cache shares is full: only forks write to a block that others hold.
         if len(group.sequences) > 1 and not all(self._unshare(sequence, copies) for sequence in decoding):
             return False
-        return all(grow(sequence.block_table, sequence.num_tokens) for sequence in decoding)
+        blocks = self.block_manager
+        return all(blocks.grow(sequence.block_table, sequence.num_tokens) for sequence in decoding)
 
     def _unshare(self, sequence: Sequence, copies: list[tuple[int, int]]) -> bool:
         index = sequence.num_computed_tokens // self.block_manager.block_size

@@ -19,7 +19,9 @@ class Sequence:
         "block_table",
         "eos_token_id",
         "index",
+        "most_guessed",
         "num_computed_tokens",
+        "num_prompt_tokens",
         "num_tokens",
         "request",
         "sampler_state",
@@ -41,8 +43,9 @@ class Sequence:
         self.sampler_state = sampler_state
         self.eos_token_id = eos_token_id
         self.index = index  # which of its request's choices it is; of a beam it says nothing
-        self.num_tokens = len(request.token_ids)
+        self.num_prompt_tokens = self.num_tokens = len(request.token_ids)
         self.num_computed_tokens = 0  # tokens whose keys and values are in the cache
+        self.most_guessed: int | None = None  # tokens worth guessing in a step; None: nothing known yet
         self._block_digests: list[bytes] = []
         self._token_ids: NDArray[np.int64] = np.empty(
             self.num_tokens + request.sampling.max_tokens, dtype=np.int64
@@ -60,10 +63,6 @@ class Sequence:
         fork.num_computed_tokens = self.num_computed_tokens
         fork._block_digests = self._block_digests.copy()
         return fork
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.request.token_ids)
 
     @property
     def num_generated(self) -> int:
@@ -95,6 +94,20 @@ class Sequence:
             self.block_table.block_indices[:num_blocks],
             self._spans_between(past_len, end),
             end == self.num_tokens,
+        )
+
+    def guessing_chunk(self, guess: NDArray[np.int64], num_blocks: int) -> ScheduledChunk:
+        """The last token, the only one uncomputed, and what is guessed to follow it.
+
+        The guess is written behind the sequence's tokens, where those that come will overwrite it.
+        """
+        past_len, end = self.num_computed_tokens, self.num_tokens + len(guess)
+        assert past_len == self.num_tokens - 1, "the logits before a guess are not computed"
+        self._token_ids[self.num_tokens : end] = guess
+        blocks = self.block_table.block_indices[:num_blocks]
+        spans = self._spans_between(past_len, end)
+        return ScheduledChunk(
+            self.sequence_id, self._token_ids[past_len:end], past_len, blocks, spans, True, len(guess)
         )
 
     def _spans_between(self, begin: int, end: int) -> tuple[ImageSpan, ...]:

@@ -8,13 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.batch import Batch
+from service.engine.batch import Batch, ScheduledChunk
 from service.engine.beam_search import Beam, BeamSearch
 from service.engine.block_manager import BlockTable
 from service.engine.sampler import FAILED, Sampler, SamplerState
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 from service.engine.sequence_group import SequenceGroup
+from service.engine.speculation import Guess, follow
 from service.engine.token_events import EngineRequest, FinishReason, TokenEvent, TokenLogprobs
 
 
@@ -37,6 +38,8 @@ class EngineStats:
     preemptions: int  # since the start
     prefix_cache_queries: int = 0  # tokens of admitted prompts since the start
     prefix_cache_hits: int = 0  # of them, found in the prefix cache
+    guessed_tokens: int = 0  # checked by a step since the start
+    accepted_tokens: int = 0  # of them, drawn: tokens that took no step of their own
 
 
 class StepLoop:
@@ -72,6 +75,8 @@ class StepLoop:
             self._scheduler.num_preemptions,
             self._scheduler.num_prefix_queries,
             self._scheduler.num_prefix_hits,
+            self._scheduler.guesser.num_guessed,
+            self._scheduler.guesser.num_accepted,
         )
 
     def add(self, request: EngineRequest) -> None:
@@ -115,21 +120,27 @@ class StepLoop:
             self._groups[self._sequences[chunk.sequence_id].request.request_id].note_start()
         logits = self._runner.run(batch)
         for chunk in batch.chunks:
-            self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
-        sampled = [self._sequences[sequence_id] for sequence_id in batch.sampled_sequence_ids]
-        return self._go_on(logits, sampled) if sampled else []
+            if not chunk.num_guessed:
+                self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
+        return self._go_on(logits, batch.sampled_chunks) if batch.num_sampled else []
 
-    def _go_on(self, logits: NDArray[np.float32], sampled: list[Sequence]) -> list[TokenEvent]:
-        """Share out the rows of logits: choices that fork draw from one, beams need theirs together."""
+    def _go_on(self, logits: NDArray[np.float32], chunks: list[ScheduledChunk]) -> list[TokenEvent]:
+        """Share out the rows of logits: choices that fork draw from one, beams need theirs together, a guess
+        has one for each of its tokens."""
         drawing: list[tuple[SequenceGroup, Sequence]] = []
         rows: list[int] = []
         searching: dict[SequenceGroup, list[int]] = {}
-        for row, sequence in enumerate(sampled):
+        guesses: list[Guess] = []
+        next_row = 0
+        for chunk in chunks:
+            row, next_row = next_row, next_row + chunk.num_rows
+            sequence = self._sequences[chunk.sequence_id]
             group = self._groups[sequence.request.request_id]
-            if group.beam_search is not None:
+            if chunk.num_guessed:
+                guesses.append(Guess(group, sequence, row, chunk.token_ids[1:].tolist()))
+            elif group.beam_search is not None:
                 searching.setdefault(group, []).append(row)
-                continue
-            if not group.is_forked:
+            elif not group.is_forked:
                 self._fork_choices(group)
                 drawing += [(group, choice) for choice in group.sequences]
                 rows += [row] * len(group.sequences)
@@ -140,10 +151,33 @@ class StepLoop:
         for group, group_rows in searching.items():
             assert group.beam_search is not None
             events += self._search(group, group.beam_search, logits[group_rows])
+        follow(guesses, logits, self._sampler)
+        for guess in guesses:
+            events += self._settle(guess)
         if drawing:
-            unchanged = not searching and len(rows) == len(sampled)  # nearly always: spare the copy
+            unchanged = rows == list(range(len(logits)))  # nearly always: spare the copy
             events += self._draw(logits if unchanged else logits[rows], drawing)
         return events
+
+    def _settle(self, guess: Guess) -> Iterator[TokenEvent]:
+        """What was drawn along a guess, in one event; another one if the row behind it failed."""
+        group, sequence = guess.group, guess.sequence
+        if guess.drawn:
+            # Keys and values behind what was drawn are overwritten by what comes in their place.
+            self._scheduler.advance(sequence, len(guess.drawn))
+            self._scheduler.guesser.note(sequence, len(guess.token_ids), len(guess.drawn) - 1)
+            if guess.finish_reason is not None:
+                self._remove_sequence(group, sequence)
+            yield TokenEvent(
+                group.request.request_id,
+                tuple(guess.drawn),
+                guess.finish_reason,
+                guess.drawn[-1] if guess.finish_reason == "stop" else None,
+                index=sequence.index,
+                logprobs=tuple(guess.logprobs),
+            )
+        if guess.failed:
+            yield self._fail(group, 0)
 
     def _draw(
         self, logits: NDArray[np.float32], drawing: list[tuple[SequenceGroup, Sequence]]

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,8 @@ from service.vision.preprocess import cut_slices, slice_digest
 from service.vision.slicing import SlicePlan
 
 _log = logging.getLogger(__name__)
+
+_NICENESS = 7  # of the encoder thread: a fifth of a core's time beside a thread that wants all of it
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
@@ -64,7 +68,7 @@ class VisionWorker:
         self._cache = EmbeddingCache(max_bytes=0) if cache is None else cache
         self._cache_lock = threading.Lock()  # the event loop looks up, the encoder thread does and keeps
         self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="vision-decode")
-        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="vision")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="vision", initializer=_give_way)
         self._closed = False
 
     async def read_images(
@@ -156,6 +160,15 @@ class VisionWorker:
         if item.cancelled():  # by close()
             raise NotReadyError("the service is shutting down")
         return item.result()
+
+
+def _give_way() -> None:
+    """Let the calling thread have less of a core than those that make tokens, while they want it.
+
+    docs/decisions/0026-images-beside-streams.md
+    """
+    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+        os.nice(_NICENESS)
 
 
 def _read_image(source: str | bytes, limits: ImageLimits, param: str) -> tuple[bytes, ImageHeader]:

@@ -63,7 +63,12 @@ async def answer(engine: Engine, request: EngineRequest) -> list[int]:
 
 
 def new_engine(
-    model: EngineModel, num_blocks: int, max_num_seqs: int, budget: int, caching: bool = True
+    model: EngineModel,
+    num_blocks: int,
+    max_num_seqs: int,
+    budget: int,
+    caching: bool = True,
+    num_guessed: int = 0,
 ) -> Engine:
     config = EngineConfig(
         max_position_embeddings=4096,
@@ -72,6 +77,7 @@ def new_engine(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
         enable_prefix_caching=caching,
+        num_speculative_tokens=num_guessed,
     )
     return Engine(model, config)
 
@@ -122,10 +128,11 @@ def drain(
     num_blocks: int,
     preempt_rate: float,
     caching: PrefixCaching = "off",
+    num_guessed: int = 0,
 ) -> tuple[list[list[int]], int]:
     """Answers, and the number of preemptions, of a loop that also loses its youngest sequence at random."""
     rng = random.Random(7)
-    scheduler = Scheduler(BlockManager(num_blocks, model.block_size), 6, 64, caching)
+    scheduler = Scheduler(BlockManager(num_blocks, model.block_size), 6, 64, caching, num_guessed)
     loop = StepLoop(model.new_runner(num_blocks, 6, 64), scheduler, model.vocab_size, eos_token_id=2)
     answers: dict[str, list[int]] = {request.request_id: [] for request in requests}
     for request in requests:
@@ -136,6 +143,56 @@ def drain(
         if scheduler.running and rng.random() < preempt_rate:
             scheduler.preempt_last()
     return list(answers.values()), loop.stats.preemptions
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "max_num_seqs", "budget", "num_guessed"),
+    [
+        pytest.param(600, 1, 4096, 8, id="alone"),
+        pytest.param(600, 36, 512, 4, id="all_at_once"),
+        pytest.param(14, 8, 64, 3, id="few_blocks"),
+    ],
+)
+async def test_guessed_answers_are_the_originals(
+    exact_model: LanguageModel,
+    greedy_runs: list[Run],
+    generate: Arrays,
+    chat: Arrays,
+    num_blocks: int,
+    max_num_seqs: int,
+    budget: int,
+    num_guessed: int,
+) -> None:
+    """With penalties too; the second time, what guesses have left in the blocks could be found."""
+    engine = new_engine(exact_model, num_blocks, max_num_seqs, budget, num_guessed=num_guessed)
+    engine.start()
+    requests = [engine_request(run, generate, chat) for run in greedy_runs]
+    for _ in range(2):
+        answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+        for run, tokens in zip(greedy_runs, answers, strict=True):
+            assert tokens == run["new_ids"], run["name"]
+    engine.stop()
+    stats = engine.stats()
+    assert stats.used_blocks == 0
+    assert 0 < stats.accepted_tokens < stats.guessed_tokens
+
+
+def test_long_guessed_answers_are_those_of_plain_runs(exact_model: LanguageModel, generate: Arrays) -> None:
+    """Answers long enough to repeat themselves, with and without penalties, preempted at random."""
+    requests = [
+        EngineRequest(
+            f"{index} {penalty}",
+            generate[f"text{index % 6}_ids"],
+            (),
+            SamplingParams(max_tokens=80, repetition_penalty=penalty, ignore_eos=True),
+        )
+        for index in range(6)
+        for penalty in (1.0, 1.1)
+    ]
+    plain, _ = drain(exact_model, requests, num_blocks=200, preempt_rate=0)
+    guessed, num_preemptions = drain(exact_model, requests, 40, 0.1, caching="all", num_guessed=6)
+    assert num_preemptions > 5
+    assert guessed == plain
 
 
 @pytest.mark.parametrize("caching", ["off", "all"])

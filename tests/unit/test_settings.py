@@ -25,6 +25,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
     assert settings.image_cache_size == 256 << 20
     assert (settings.image_hosts, settings.image_hosts_may_be_private) == ((), False)
+    assert settings.num_speculative_tokens == 0
 
 
 def test_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,16 +59,21 @@ def test_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ([], {"weights": "int2"}, "MINICPMV_WEIGHTS"),
         ([], {"kv_cache_size": "much"}, "MINICPMV_KV_CACHE_SIZE"),
         ([], {"image_cache_size": "-1"}, "MINICPMV_IMAGE_CACHE_SIZE"),
+        ([], {"num_speculative_tokens": "-1"}, "MINICPMV_NUM_SPECULATIVE_TOKENS"),
         ([], {"kv_cache_precision": "u4"}, "MINICPMV_KV_CACHE_PRECISION"),
         ([], {"api_keys": "short"}, "MINICPMV_API_KEYS"),
         ([], {"api_keys_file": "/nowhere/at/all"}, "MINICPMV_API_KEYS_FILE"),
         ([], {"ping_interval": "nan"}, "MINICPMV_PING_INTERVAL"),
-        ([], {"device": "NPU"}, "MINICPMV_DEVICE: an NPU"),
+        ([], {"device": "NPU"}, "MINICPMV_DEVICE: an NPU runs graphs of fixed shapes only, and prompts"),
         ([], {"device": "CPU,NPU.0"}, "set CPU or GPU"),
         ([], {"device": "HETERO:GPU,CPU"}, "MINICPMV_DEVICE"),
         ([], {"device": "cpu"}, "MINICPMV_DEVICE"),
         ([], {"device": ","}, "MINICPMV_DEVICE"),
-        ([], {"image_device": "NPU"}, "MINICPMV_IMAGE_DEVICE: an NPU"),
+        (
+            [],
+            {"image_device": "NPU"},
+            "MINICPMV_IMAGE_DEVICE: an NPU runs graphs of fixed shapes only, and slices",
+        ),
         ([], {"image_device": "CPU,GPU"}, "MINICPMV_IMAGE_DEVICE"),
         (["--device", "NPU"], {}, "--device"),
         ([], {"runner": "fast"}, "MINICPMV_RUNNER"),

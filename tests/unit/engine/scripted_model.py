@@ -74,7 +74,8 @@ class ScriptedRunner:
             self._cache[destination] = self._cache[source]
         for chunk in batch.chunks:
             self._write(chunk)
-        return np.array([self._logits(chunk) for chunk in batch.chunks if chunk.samples], dtype=np.float32)
+        rows = [row for chunk in batch.chunks for row in self._rows(chunk)]
+        return np.array(rows, dtype=np.float32)
 
     def _write(self, chunk: ScheduledChunk) -> None:
         context_len = chunk.past_len + len(chunk.token_ids)
@@ -90,9 +91,11 @@ class ScriptedRunner:
             block = chunk.block_indices[position // self._block_size]
             self._cache[block, position % self._block_size] = token
 
-    def _logits(self, chunk: ScheduledChunk) -> NDArray[np.float32]:
+    def _rows(self, chunk: ScheduledChunk) -> list[NDArray[np.float32]]:
+        """Logits after each of the chunk's last `num_rows` tokens."""
         context = self._cache[chunk.block_indices].reshape(-1)[: chunk.past_len + len(chunk.token_ids)]
-        return self._logits_after(context)
+        ends = range(len(context) - chunk.num_rows + 1, len(context) + 1)
+        return [self._logits_after(context[:end]) for end in ends]
 
     def _logits_after(self, context: NDArray[np.int64]) -> NDArray[np.float32]:
         token = next_token(context)

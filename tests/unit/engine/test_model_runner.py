@@ -1,6 +1,6 @@
 """What reaches the models' inputs, watched through real graphs that hand it back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import openvino as ov
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from service.engine.batch import Batch, ScheduledChunk
+from service.engine.input_tensor import InputTensor
 from service.engine.kv_cache import KVCache, read_layout
 from service.engine.language_model import gather_sampled_tokens
 from service.engine.model_runner import ModelRunner
@@ -64,7 +65,7 @@ class Harness:
 def harness() -> Harness:
     model = echoing_model()
     cache = KVCache(read_layout(model), num_blocks=10)
-    return Harness(ModelRunner(model, text_embeddings(), cache, max_num_seqs=3, max_num_batched_tokens=16))
+    return Harness(ModelRunner(model, text_embeddings(), cache, max_num_seqs=4, max_num_batched_tokens=16))
 
 
 def chunk(
@@ -110,6 +111,15 @@ def test_a_mixed_step_and_smaller_and_larger_ones_after_it(harness: Harness) -> 
         assert harness.run(prefill).shape[0] == 0
 
 
+def test_guessed_tokens_have_rows_of_their_own(harness: Harness) -> None:
+    first = replace(chunk([7, 8, 9], 8, [4, 2, 9]), num_guessed=2)
+    prefill, decode = chunk([1, 2], 4, [0, 5], samples=False), chunk([5], 3, [3])
+    last = replace(chunk([6, 4], 0, [1]), num_guessed=1)
+    batch = Batch((first, prefill, decode, last), 8, 6)
+    assert np.array_equal(harness.runner.run(batch), TABLE[[7, 8, 9, 5, 6, 4]])
+    assert harness.seen()["sampled_tokens_indices"].tolist() == [0, 1, 2, 5, 6, 7]
+
+
 def test_copies_are_made_bit_for_bit_before_the_chunks_run() -> None:
     model = echoing_model()
     cache = KVCache(read_layout(model), num_blocks=6)
@@ -138,8 +148,9 @@ def test_image_rows_replace_their_slots_in_every_cut(harness: Harness) -> None:
 
 
 def test_no_input_is_allocated_again(harness: Harness) -> None:
-    tensors = [value for value in vars(harness.runner).values() if isinstance(value, ov.Tensor)]
-    assert len(tensors) == 9
+    inputs = vars(harness.runner).values()
+    tensors = [value.tensor for value in inputs if isinstance(value, InputTensor)]
+    assert len(tensors) == 8
     harness.run(chunk([1], 0, [0]))
     addresses = [tensor.data.ctypes.data for tensor in tensors]
     harness.run(chunk(list(range(16)), 0, [0, 1, 2, 3]))

@@ -262,7 +262,7 @@ def check_laws(batch: Batch, groups: dict[int, SequenceGroup], scheduler: Schedu
     assert batch.num_tokens == sum(len(chunk.token_ids) for chunk in batch.chunks)
     assert batch.num_tokens <= scheduler.max_num_batched_tokens
     assert len(batch.chunks) <= scheduler.max_num_seqs
-    assert batch.num_sampled == len(batch.sampled_sequence_ids)
+    assert batch.num_sampled == len(batch.sampled_chunks)
     for chunk in batch.chunks:
         (sequence,) = groups[chunk.sequence_id].sequences
         end = chunk.past_len + len(chunk.token_ids)
@@ -282,7 +282,7 @@ def test_decodes_come_first_and_share_the_step_with_a_prefill() -> None:
     scheduler.add(groups[1])
     batch = scheduler.schedule()
     assert chunks_of(batch) == [(0, 4, 1), (1, 0, 12)]  # 15 tokens of budget left, three whole blocks
-    assert batch.sampled_sequence_ids == [0]
+    assert [chunk.sequence_id for chunk in batch.sampled_chunks] == [0]
 
 
 def test_the_youngest_gives_way_and_is_computed_again_with_its_tokens() -> None:

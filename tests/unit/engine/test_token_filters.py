@@ -12,9 +12,11 @@ from service.engine.token_filters import (
     Column,
     Distribution,
     draw,
+    gathered_log_softmax,
+    log_softmax,
     top_ids,
     top_k_distribution,
-    top_p_distribution,
+    top_p_distributions,
     whole_distribution,
 )
 
@@ -32,6 +34,15 @@ def as_dict(distribution: Distribution, row: int = 0) -> dict[int, float]:
     ids, probabilities = distribution
     pairs = zip(ids[row].tolist(), probabilities[row].tolist(), strict=True)
     return {token: p for token, p in pairs if p > 0}
+
+
+def top_p_distribution(
+    logits: NDArray[np.float32], temperature: Column, top_p: Column, min_p: Column
+) -> Distribution:
+    """Of a single row."""
+    ((rows, distribution),) = top_p_distributions(logits, temperature, top_p, min_p)
+    assert rows == [0]
+    return distribution
 
 
 def slow_filter(
@@ -79,29 +90,29 @@ def test_filters_equal_the_definition(
     assert as_dict(distribution) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("k", [1, 2, 50, 5000, 9999])
-def test_top_ids_are_sorted_and_break_ties_by_id(k: int) -> None:
-    logits = np.round(random_logits(3, 2, 5000)).astype(np.float32)  # many ties
+@pytest.mark.parametrize("k", [1, 2, 50, 700, 4999, 5000, 9999])
+@pytest.mark.parametrize("num_masked", [0, 4200, 4998])
+def test_top_ids_are_sorted_and_break_ties_by_id(k: int, num_masked: int) -> None:
+    logits = np.round(random_logits(3, 3, 5000)).astype(np.float32)  # many ties
+    logits[1] = random_logits(4, 1, 5000)[0]
+    logits[2, np.random.default_rng(5).permutation(5000)[:num_masked]] = -np.inf
     ids = top_ids(logits, k)
-    assert ids.shape == (2, min(k, 5000))
-    for row in range(2):
-        values = logits[row, ids[row]]
-        assert sorted(values, reverse=True) == sorted(logits[row], reverse=True)[:k]
-        pairs = list(zip(-values, ids[row], strict=True))
-        assert pairs == sorted(pairs)
+    for row in range(3):
+        assert ids[row].tolist() == sorted(range(5000), key=lambda i: (-logits[row, i], i))[:k]
 
 
 def test_a_flat_nucleus_goes_beyond_its_first_candidates() -> None:
     logits = random_logits(0, 2, 4000)
     logits[0] *= 1e-3  # nearly uniform: 0.8 of the mass is some 3200 tokens
-    distribution = top_p_distribution(logits, column(1, 1), column(0.8, 0.8), column(0, 0))
-    for row in range(2):
+    pairs = list(top_p_distributions(logits, column(1, 1), column(0.8, 0.8), column(0, 0)))
+    assert [rows for rows, _ in pairs] == [[1], [0]]
+    for (row,), distribution in pairs:
         expected = slow_filter(logits[row], 0, 1.0, 0.8, 0.0)
         # At the border of the nucleus the two sums may round differently, so one token may come or go.
-        assert abs(len(as_dict(distribution, row)) - len(expected)) <= 1
-    assert len(as_dict(distribution, 0)) > 3000
+        assert abs(len(as_dict(distribution)) - len(expected)) <= 1
+    assert len(as_dict(pairs[1][1])) > 3000
     alone = top_p_distribution(logits[1:], column(1), column(0.8), column(0))
-    assert as_dict(alone) == pytest.approx(as_dict(distribution, 1), rel=1e-12)
+    assert as_dict(alone) == as_dict(pairs[0][1])
 
 
 def test_at_least_one_token_stays() -> None:
@@ -136,3 +147,27 @@ def test_draw_is_the_inverse_cdf_in_order_of_id(uniform: float) -> None:
     probabilities = np.array([[0.5, 0.25, 0.0, 0.25]])
     expected = 2 if uniform < 0.25 else 4 if uniform < 0.5 else 7
     assert draw((ids, probabilities), np.array([uniform])).tolist() == [expected]
+
+
+def test_a_wide_draw_is_the_inverse_cdf_too() -> None:
+    """Over stretches without any probability, and where nothing is left behind the last one."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((2, 40_000))
+    probabilities[:, 1000:3000] = probabilities[:, 39_000:] = 0
+    probabilities[0, rng.permutation(40_000)[:30_000]] = 0
+    ids = np.broadcast_to(np.arange(40_000), probabilities.shape)
+    cdf = np.cumsum(probabilities, axis=1)
+    for uniform in (0.0, *rng.random(200).tolist(), 1 - 2**-53):
+        drawn = draw((ids, probabilities), np.array([uniform, uniform]))
+        for row in range(2):
+            assert probabilities[row, drawn[row]] > 0
+            # Up to rounding, which may decide between neighbours.
+            least, most = uniform * cdf[row, -1] * np.array([1 - 1e-12, 1 + 1e-12])
+            assert cdf[row, drawn[row]] >= least
+            assert drawn[row] == 0 or cdf[row, drawn[row] - 1] <= most
+
+
+def test_entries_of_log_softmax_are_its_bits() -> None:
+    logits = random_logits(7, 3, 2000)
+    ids = np.random.default_rng(1).integers(0, 2000, (3, 9))
+    assert np.array_equal(gathered_log_softmax(logits, ids), np.take_along_axis(log_softmax(logits), ids, 1))

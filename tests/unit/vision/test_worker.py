@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +61,26 @@ async def test_images_come_back_in_order(encoder: VisionEncoder) -> None:
         for item, one in zip(slices, pixels, strict=True):
             assert item.digest == slice_digest(one)
             assert np.allclose(item.embeddings, expected_embeddings(one), atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+async def test_encoding_gives_way_to_threads_that_make_tokens(encoder: VisionEncoder) -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen: list[int] = []
+
+    class Watched(GatedEncoder):
+        def encode_batch(self, slices: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+            seen.append(priority())
+            return self._encode_batch(slices)
+
+    own = priority()
+    worker = VisionWorker(Watched(encoder))  # type: ignore[arg-type]
+    await encode_images(worker, [pending(save(random_rgb(28, 28), "PNG"))])
+    worker.close()
+    assert seen == [min(own + 7, 19)]
+    assert priority() == own
 
 
 async def test_no_image_is_no_work(encoder: VisionEncoder) -> None:
