@@ -18,6 +18,7 @@ from service.protocol.responses_reply import (
     ResponseFailure,
     ResponseObject,
     ResponseUsage,
+    TextSettings,
 )
 from service.protocol.responses_request import ResponsesRequest
 
@@ -42,6 +43,7 @@ class ResponseBody:
             temperature=sampling.temperature,
             top_p=sampling.top_p if request.top_p is None else request.top_p,
             top_logprobs=request.top_logprobs or 0,
+            text=_text_settings(request),
             metadata=request.metadata or {},
             system_fingerprint=config.system_fingerprint,
         )
@@ -88,6 +90,13 @@ class ResponseBody:
         output = (self.item(),) if self._has_begun else ()
         usage = _usage(self._generation)
         return self._head.model_copy(update={"output": output, "usage": usage, **update})
+
+
+def _text_settings(request: ResponsesRequest) -> TextSettings:
+    form = None if request.text is None else request.text.format
+    if form is None:
+        return TextSettings()
+    return TextSettings(format=form.model_dump(by_alias=True, exclude_unset=True))
 
 
 def _output_logprobs(logprobs: Sequence[TokenLogprob]) -> tuple[OutputLogprob, ...]:

@@ -4,6 +4,7 @@ Its input tensors live as long as it does: a step only sets their shapes (within
 writes into them.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -59,8 +60,10 @@ class ModelRunner:
         for name, tensor in (inputs | self._kv_cache.tensors).items():
             self._request.set_tensor(name, tensor)
 
-    def run(self, batch: Batch) -> NDArray[np.float32]:
+    def run(self, batch: Batch, beside: Callable[[], None] | None = None) -> NDArray[np.float32]:
         """Write the batch's keys and values and compute logits [num_sampled, vocab_size].
+
+        `beside` is called while the language model runs.
 
         The result is a view of the runner's own memory, valid (and free to overwrite) until the next run.
         """
@@ -68,7 +71,7 @@ class ModelRunner:
             self._kv_cache.copy_blocks(batch.block_copies)
         self._fill_indices(batch)
         self._fill_embeddings(batch)
-        self._request.infer()
+        infer_beside(self._request, beside)
         if not batch.num_sampled:
             return np.empty((0, self._vocab_size), dtype=np.float32)
         logits = cast(NDArray[np.float32], self._request.get_output_tensor(0).data)
@@ -107,6 +110,18 @@ class ModelRunner:
             if chunk.image_spans:
                 place_images(chunk, inputs_embeds[begin : begin + len(chunk.token_ids)])
             begin += len(chunk.token_ids)
+
+
+def infer_beside(request: ov.InferRequest, beside: Callable[[], None] | None) -> None:
+    """Run a request whose tensors are set, and `beside` at the same time."""
+    if beside is None:
+        request.infer()
+        return
+    request.start_async()
+    try:
+        beside()
+    finally:
+        request.wait()
 
 
 def place_images(chunk: ScheduledChunk, rows: NDArray[np.float32]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.answer_matcher import AnswerMatcher
 from service.engine.penalties import has_penalties, penalise
 from service.engine.sampling_params import SamplingParams
 from service.engine.token_events import TokenLogprobs
@@ -22,18 +23,37 @@ from service.engine.token_filters import (
     whole_distribution,
 )
 
-FAILED = -1  # in place of a token where the logits are not finite
+FAILED = -1  # in place of a token where the logits are not finite, or a grammar cannot be followed
 
 
 class SamplerState:
-    """What sampling remembers of one sequence: its random stream and which tokens it has generated."""
+    """What sampling remembers of one sequence: its random stream, which tokens it has generated, and where
+    they stand in a grammar."""
 
-    __slots__ = ("_counts", "_ids", "_slots", "has_penalties", "masked_ids", "num_generated", "params", "rng")
+    __slots__ = (
+        "_counts",
+        "_ids",
+        "_slots",
+        "bias_ids",
+        "biases",
+        "has_penalties",
+        "masked_ids",
+        "matcher",
+        "num_generated",
+        "params",
+        "rng",
+    )
 
     def __init__(
-        self, params: SamplingParams, eos_token_id: int, vocab_size: int, choice_index: int = 0
+        self,
+        params: SamplingParams,
+        eos_token_id: int,
+        vocab_size: int,
+        choice_index: int = 0,
+        matcher: AnswerMatcher | None = None,
     ) -> None:
         self.params = params
+        self.matcher = matcher
         self.has_penalties = has_penalties(params)
         self.num_generated = 0
         # One stream per choice, one draw per token: the answer does not depend on the batch. The first
@@ -42,6 +62,8 @@ class SamplerState:
         self.rng = np.random.default_rng(np.random.SeedSequence(params.seed, spawn_key=spawn_key))
         ends = sorted(i for i in params.stop_token_ids | {eos_token_id} if 0 <= i < vocab_size)
         self.masked_ids = np.array(ends if params.min_tokens else [], dtype=np.int64)
+        self.bias_ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.int64)
+        self.biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
         self._slots: dict[int, int] = {}
         capacity = params.max_tokens if self.has_penalties else 0
         self._ids: NDArray[np.int64] = np.empty(capacity, dtype=np.int64)
@@ -71,14 +93,14 @@ class Sampler:
     """Stateless but for its vocabulary; every row is treated as if it were alone."""
 
     def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> NDArray[np.int64]:
-        """The next token of each row, or FAILED where a row holds NaN or infinity.
+        """The next token of each row, or FAILED where a row holds NaN or infinity or a matcher gave up.
 
         `logits` [rows, vocab_size] is overwritten; row i belongs to states[i]. A row that draws advances its
         generator by one number; a failed row does not.
         """
         finite = np.isfinite(logits.max(axis=1)) & np.isfinite(logits.min(axis=1))
         with np.errstate(invalid="ignore"):  # rows that are not finite
-            self._penalise(logits, states)
+            self._restrict(logits, states)
         tokens = np.full(len(logits), FAILED)
         greedy = [row for row in np.flatnonzero(finite).tolist() if states[row].params.temperature == 0]
         if greedy:
@@ -87,6 +109,7 @@ class Sampler:
         for rows, distribution in self._distributions(logits, states, finite):
             uniform = np.array([states[row].rng.random() for row in rows])
             tokens[rows] = draw(distribution, uniform)
+        _settle(tokens, states)
         return tokens
 
     def sample_with_logprobs(
@@ -107,7 +130,7 @@ class Sampler:
     def beam_log_probs(
         self, logits: NDArray[np.float32], state: SamplerState, generated: Sequence[NDArray[np.int64]]
     ) -> NDArray[np.float32] | None:
-        """What a beam search adds up: log-softmax, then penalties on it, as in transformers.
+        """What a beam search adds up: log-softmax, then biases and penalties on it, as in transformers.
 
         `logits` [beams, vocab_size], of one request with `state`; generated[i] [tokens] are those of beam i.
         None where a row holds NaN or infinity.
@@ -115,6 +138,7 @@ class Sampler:
         if not np.isfinite(logits).all():
             return None
         log_probs = log_softmax(logits)
+        log_probs[:, state.bias_ids] += state.biases
         for row, token_ids in zip(log_probs, generated, strict=True):
             if state.has_penalties and len(token_ids):
                 ids, counts = np.unique(token_ids, return_counts=True)
@@ -127,10 +151,16 @@ class Sampler:
         self, logits: NDArray[np.float32], states: Sequence[SamplerState]
     ) -> Iterator[tuple[list[int], Distribution]]:
         """What `sample` draws from: (rows, distribution) for groups of the rows that draw at all."""
-        self._penalise(logits, states)
+        self._restrict(logits, states)
         yield from self._distributions(logits, states, np.ones(len(logits), dtype=np.bool_))
 
-    def _penalise(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> None:
+    def _restrict(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> None:
+        """Biases, then what may come at all, then penalties."""
+        for row, state in enumerate(states):
+            if len(state.bias_ids):
+                logits[row, state.bias_ids] += state.biases
+            if state.matcher is not None:
+                state.matcher.mask(logits[row])
         penalised = [row for row, state in enumerate(states) if state.has_penalties and state.num_generated]
         if penalised:
             used = [states[row] for row in penalised]
@@ -167,6 +197,17 @@ class Sampler:
 
 def _column(values: list[float]) -> Column:
     return np.array(values, dtype=np.float64)[:, None]
+
+
+def _settle(tokens: NDArray[np.int64], states: Sequence[SamplerState]) -> None:
+    """Let grammars have the last word on the tokens chosen, in place."""
+    for row, state in enumerate(states):
+        if state.matcher is None or tokens[row] == FAILED:
+            continue
+        if not state.matcher.is_failed:
+            tokens[row] = state.matcher.settle(int(tokens[row]))
+        if state.matcher.is_failed:
+            tokens[row] = FAILED
 
 
 def token_logprobs(

@@ -19,9 +19,10 @@ class BeamSearchParams:
 class SamplingParams:
     """Validated by the caller (generation/request_parameters.py); the engine trusts it.
 
-    Order of application, as in the original's `generate`: repetition penalty, presence and frequency
-    penalties, temperature, top_k, top_p, min_p. Penalties see generated tokens only, never the prompt.
-    With `beam_search` nothing is drawn: temperature is 0, and penalties act on log-probabilities.
+    Order of application, as in the original's `generate`: logit biases, (a constraint,) repetition penalty,
+    presence and frequency penalties, temperature, top_k, top_p, min_p. Penalties see generated tokens only,
+    never the prompt. With `beam_search` nothing is drawn: temperature is 0, and biases and penalties act on
+    log-probabilities.
     """
 
     max_tokens: int
@@ -39,6 +40,7 @@ class SamplingParams:
     n: int = 1  # choices; of a beam search the best so many
     logprobs: int | None = None  # how many of the likeliest tokens to tell beside each; None: tell nothing
     beam_search: BeamSearchParams | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit)
 
     @property
     def num_seqs(self) -> int:

@@ -134,10 +134,16 @@ class Sequence:
         self.sampler_state.record(token_id)
         sampling = self.request.sampling
         if token_id == self.eos_token_id and not sampling.ignore_eos:
-            return "stop"
+            return "length" if self._is_cut else "stop"
         if token_id in sampling.stop_token_ids:
             return "stop"
         return "length" if self.num_generated == sampling.max_tokens else None
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the length imposed this end on it."""
+        matcher = self.sampler_state.matcher
+        return matcher is not None and matcher.is_cut
 
     def extend(self, token_id: int) -> None:
         """Go on with a token that somebody else chose and judges."""

@@ -39,6 +39,10 @@ def follow(guesses: Iterable[Guess], logits: NDArray[np.float32], sampler: Sampl
     while going:
         rows = [guess.first_row + position for guess in going]
         states = [guess.sequence.sampler_state for guess in going]
+        if position:  # the first masks were prepared beside the batch
+            for state in states:
+                if state.matcher is not None:
+                    state.matcher.prepare()
         tokens, logprobs = sampler.sample_with_logprobs(logits[rows], states)
         for place, (guess, token) in enumerate(zip(going, tokens.tolist(), strict=True)):
             _take(guess, token, logprobs.get(place))

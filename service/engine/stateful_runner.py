@@ -1,5 +1,6 @@
 """Runs one sequence at a time through the IR as it lies on disk, its cache inside; knows no queue."""
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -25,8 +26,11 @@ class StatefulRunner:
         self._sequence_id: int | None = None  # whose tokens the state holds
         self._num_computed = 0  # how many
 
-    def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits [num_sampled, vocab_size], a copy. Raises RuntimeError if the state is not the chunk's."""
+    def run(self, batch: Batch, beside: Callable[[], None] | None = None) -> NDArray[np.float32]:
+        """Logits [num_sampled, vocab_size], a copy. Raises RuntimeError if the state is not the chunk's.
+
+        `beside` is called when the model has run: one sequence has one mask at most.
+        """
         if len(batch.chunks) != 1:
             raise RuntimeError("a stateful model runs one sequence at a time")
         chunk = batch.chunks[0]
@@ -42,6 +46,8 @@ class StatefulRunner:
             },
             share_inputs=True,
         )
+        if beside is not None:
+            beside()
         self._sequence_id, self._num_computed = chunk.sequence_id, end
         if not chunk.samples:
             return np.empty((0, self._vocab_size), dtype=np.float32)

@@ -1,13 +1,14 @@
 """One step after another: schedule, run, sample, advance. Owns the sequences; knows no thread, no client."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.answer_matcher import AnswerMatcher
 from service.engine.batch import Batch, ScheduledChunk
 from service.engine.beam_search import Beam, BeamSearch
 from service.engine.block_manager import BlockTable
@@ -22,8 +23,11 @@ from service.engine.token_events import EngineRequest, FinishReason, TokenEvent,
 class Runner(Protocol):
     """What turns a batch into logits: ModelRunner, or a script in tests."""
 
-    def run(self, batch: Batch) -> NDArray[np.float32]:
-        """-> [num_sampled, vocab_size], which the caller may overwrite; valid until the next run."""
+    def run(self, batch: Batch, beside: Callable[[], None] | None = None) -> NDArray[np.float32]:
+        """-> [num_sampled, vocab_size], which the caller may overwrite; valid until the next run.
+
+        `beside` is called while the device computes, if it can; in any case once.
+        """
         ...
 
 
@@ -86,7 +90,12 @@ class StepLoop:
         if sampling.beam_search is not None:
             eos = frozenset() if sampling.ignore_eos else {self._eos_token_id}
             search = BeamSearch(sampling.beam_search, sampling.max_tokens, sampling.stop_token_ids | eos)
-        state = SamplerState(sampling, self._eos_token_id, self._vocab_size)
+        matcher = None
+        if request.constraint is not None:
+            matcher = AnswerMatcher(
+                request.constraint, sampling.max_tokens, self._eos_token_id, self._vocab_size
+            )
+        state = SamplerState(sampling, self._eos_token_id, self._vocab_size, matcher=matcher)
         first = Sequence(next(self._next_id), request, self._new_table(request), state, self._eos_token_id)
         group = SequenceGroup(first, search)
         self._sequences[first.sequence_id] = first
@@ -118,7 +127,8 @@ class StepLoop:
             return []
         for chunk in batch.chunks:
             self._groups[self._sequences[chunk.sequence_id].request.request_id].note_start()
-        logits = self._runner.run(batch)
+        sampled = [self._sequences[chunk.sequence_id] for chunk in batch.sampled_chunks]
+        logits = self._runner.run(batch, _preparing(sampled))
         for chunk in batch.chunks:
             if not chunk.num_guessed:
                 self._scheduler.advance(self._sequences[chunk.sequence_id], len(chunk.token_ids))
@@ -271,7 +281,14 @@ class StepLoop:
         """Once the prompt is computed, every choice goes on from it with a random stream of its own."""
         (first,) = group.sequences
         for index in range(1, group.request.sampling.n):
-            state = SamplerState(group.request.sampling, self._eos_token_id, self._vocab_size, index)
+            matcher = first.sampler_state.matcher
+            state = SamplerState(
+                group.request.sampling,
+                self._eos_token_id,
+                self._vocab_size,
+                index,
+                None if matcher is None else matcher.fork(),
+            )
             group.sequences.append(self._fork(first, state, index))
         group.is_forked = True
 
@@ -296,3 +313,16 @@ class StepLoop:
         for sequence in group.sequences:
             del self._sequences[sequence.sequence_id]
         del self._groups[group.request.request_id]
+
+
+def _preparing(sampled: list[Sequence]) -> Callable[[], None] | None:
+    """What can be done for the next tokens before there are logits: the masks of those that have grammars."""
+    matchers = [s.sampler_state.matcher for s in sampled if s.sampler_state.matcher is not None]
+    if not matchers:
+        return None
+
+    def prepare() -> None:
+        for matcher in matchers:
+            matcher.prepare()
+
+    return prepare

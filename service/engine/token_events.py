@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.sampling_params import SamplingParams
+from service.engine.token_constraint import TokenConstraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -30,11 +31,13 @@ class EngineRequest:
     sampling: SamplingParams
     cache_salt: bytes = b""  # only requests with the same salt share KV blocks
     priority: int = 0  # lower runs earlier
+    constraint: TokenConstraint | None = None  # what every answer must be; not with a beam search
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """What the model itself gives a token, before penalties, temperature and filters: natural logarithms."""
+    """What the model itself gives a token, before biases, constraints, penalties, temperature and filters:
+    natural logarithms."""
 
     logprob: float  # of the token
     top: tuple[

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.engine.sampling_params import SamplingParams
+from service.engine.token_constraint import TokenConstraint
 from service.engine.token_events import EngineRequest, ImageSpan, TokenEvent
 from service.errors import EngineError, NotReadyError
 from service.generation.admission import AdmissionSlot
@@ -52,6 +53,7 @@ class Plan:
 
     prompt: RenderedPrompt
     sampling: SamplingParams
+    constraint: TokenConstraint | None
     num_image_tokens: int  # slots of the prompt
     cache_salt: bytes
     image_sizes: tuple[tuple[int, int], ...]  # (width, height), upright
@@ -168,5 +170,11 @@ class Generation:
             spans.append(ImageSpan(slots.start, encoded.embeddings, encoded.digest))
         plan = self._plan
         return EngineRequest(
-            self.id, plan.prompt.token_ids, tuple(spans), plan.sampling, plan.cache_salt, plan.priority
+            self.id,
+            plan.prompt.token_ids,
+            tuple(spans),
+            plan.sampling,
+            plan.cache_salt,
+            plan.priority,
+            plan.constraint,
         )

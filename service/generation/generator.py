@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.artifacts import ImageConfig, TokenIds
+from service.engine.token_constraint import TokenConstraint
 from service.errors import TooLargeError
 from service.generation.admission import Admission, AdmissionSlot
 from service.generation.chat_messages import Dialogue, read_dialogue, read_messages
@@ -12,6 +13,8 @@ from service.generation.choice_parameters import ChoiceParams, read_choices
 from service.generation.completion_prompts import CompletionPrompts
 from service.generation.generation import Generation, ImageWorker, Plan, TokenEngine
 from service.generation.generation_batch import GenerationBatch
+from service.generation.grammar import Grammar
+from service.generation.grammar_compiler import GrammarCompiler
 from service.generation.remote_images import ImageFetcher, fetch_images
 from service.generation.request_parameters import (
     check_stream_fields,
@@ -21,6 +24,7 @@ from service.generation.request_parameters import (
     refuse_unsupported,
 )
 from service.generation.stopwatch import Stopwatch
+from service.generation.structured_output import check_length, read_grammar
 from service.generation.text_stream import TextStream
 from service.generation.token_logprobs import LogprobNames
 from service.prompt.chat_template import ChatTemplate, RenderedPrompt
@@ -72,6 +76,7 @@ class Generator:
         self._prompts = CompletionPrompts(
             tokenizer, config.token_ids, config.vocab_size, config.max_in_flight
         )
+        self._grammars = GrammarCompiler(tokenizer, config.vocab_size, config.token_ids.eos)
         self._admission = Admission(config.max_in_flight)
         self._running: set[Generation] = set()
 
@@ -112,13 +117,15 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         choices = self._check(request)
+        grammar = read_grammar(request, choices)
         dialogue = self._read_dialogue(read_dialogue(request))
         slot = self._admission.enter()
         try:
+            constraint = await self._compile(grammar)
             stopwatch = Stopwatch()
             with stopwatch.on_images():
                 pending = await self._read_images(dialogue)
-            plan = self._plan(request, choices, self._render(dialogue, pending), pending)
+            plan = self._plan(request, choices, constraint, self._render(dialogue, pending), pending)
             with stopwatch.on_images():
                 decoded = await self._images.decode(pending)
             return self._start(_new_id(request), request, plan, decoded, slot, stopwatch)
@@ -132,8 +139,10 @@ class Generator:
         The caller must close() the result. Raises InvalidValueError and its kin, OverloadedError.
         """
         choices = self._check(request)
+        grammar = read_grammar(request, choices)
         prompts = await self._prompts.read(request, self._engine.max_model_len)
-        plans = [self._plan(request, choices, prompt.rendered, ()) for prompt in prompts]
+        constraint = await self._compile(grammar)
+        plans = [self._plan(request, choices, constraint, prompt.rendered, ()) for prompt in prompts]
         slot = self._admission.enter(len(plans))
         first_id = _new_id(request)
         try:
@@ -165,6 +174,9 @@ class Generator:
             check_stream_fields(request)
         return read_choices(request, self._engine.max_num_seqs)
 
+    async def _compile(self, grammar: Grammar | None) -> TokenConstraint | None:
+        return None if grammar is None else await self._grammars.compile(grammar)
+
     def _read_dialogue(self, dialogue: Dialogue) -> Dialogue:
         check_text_length(dialogue.num_characters, self._engine.max_model_len, dialogue.field)
         if len(dialogue.images) > self._config.max_images:
@@ -178,17 +190,21 @@ class Generator:
         self,
         request: AnswerRequest,
         choices: ChoiceParams,
+        constraint: TokenConstraint | None,
         prompt: RenderedPrompt,
         images: Sequence[PendingImage],
     ) -> Plan:
         num_tokens = len(prompt.token_ids)
         room = self._engine.max_new_tokens(num_tokens, choices.num_seqs)
         sampling = read_sampling(request, choices, num_tokens, room, self._config.vocab_size)
+        if constraint is not None:
+            check_length(constraint, request, sampling.max_tokens)
         num_image_tokens = len(prompt.image_slots) * self._config.image.query_num
         sizes = tuple((image.header.width, image.header.height) for image in images)
         return Plan(
             prompt,
             sampling,
+            constraint,
             num_image_tokens,
             (request.cache_salt or "").encode(),
             sizes,
@@ -205,7 +221,8 @@ class Generator:
         slot: AdmissionSlot,
         stopwatch: Stopwatch,
     ) -> Generation:
-        texts = tuple(self._new_text(request) for _ in range(plan.sampling.n))
+        strips = plan.constraint is None and not isinstance(request, CompletionRequest)
+        texts = tuple(self._new_text(request, strip=strips) for _ in range(plan.sampling.n))
         stages = (self._images, self._engine, texts)
         generation = Generation(request_id, plan, images, stages, slot, self._running, stopwatch)
         self._running.add(generation)
@@ -230,7 +247,7 @@ class Generator:
             for (content, header), reference in zip(images, references, strict=True)
         ]
 
-    def _new_text(self, request: AnswerRequest) -> TextStream:
+    def _new_text(self, request: AnswerRequest, *, strip: bool) -> TextStream:
         tokenizer, token_ids = self._tokenizer, self._config.token_ids
         grounding = isinstance(request, ChatCompletionRequest) and request.grounding
         skip = request.skip_special_tokens is not False
@@ -238,7 +255,7 @@ class Generator:
             Detokenizer(tokenizer, token_ids, skip_special_tokens=skip, strip=False),
             read_stop_strings(request),
             include_stop=bool(request.include_stop_str_in_output),
-            strip=not isinstance(request, CompletionRequest),
+            strip=strip,
             names=LogprobNames(tokenizer, token_ids, skip_special_tokens=skip),
             regions=RegionReader(tokenizer, token_ids) if grounding else None,
         )

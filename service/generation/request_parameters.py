@@ -1,5 +1,6 @@
 """From the fields of a request to sampling parameters: defaults, contradictions, what is not implemented."""
 
+import re
 from typing import TypeVar
 
 from service.engine.sampling_params import SamplingParams
@@ -24,6 +25,7 @@ DEFAULT_REPETITION_PENALTY = 1.05
 MAX_CHARACTERS_PER_TOKEN = 16
 
 _T = TypeVar("_T")
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 _SEED_MASK = (1 << 64) - 1  # the engine's generator takes no negative seed
 
 
@@ -103,6 +105,7 @@ def read_sampling(
         n=choices.n,
         logprobs=choices.logprobs,
         beam_search=choices.beam_search,
+        logit_bias=_read_logit_bias(request, vocab_size),
     )
 
 
@@ -137,6 +140,17 @@ def _asked_tokens(request: AnswerRequest) -> tuple[int | None, int]:
     if request.max_completion_tokens not in (None, asked):
         raise InvalidValueError("max_tokens and max_completion_tokens differ; send one of them", "max_tokens")
     return asked, DEFAULT_MAX_TOKENS
+
+
+def _read_logit_bias(request: SamplingFields, vocab_size: int) -> tuple[tuple[int, float], ...]:
+    biases = {}
+    for name, bias in (request.logit_bias or {}).items():
+        if not _TOKEN_ID.fullmatch(name) or int(name) >= vocab_size:
+            raise InvalidValueError(
+                f"the keys of logit_bias are token ids from 0 to {vocab_size - 1}", "logit_bias"
+            )
+        biases[int(name)] = bias
+    return tuple(biases.items())
 
 
 def _or(value: _T | None, default: _T) -> _T:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from service.protocol.timings import Timings
 from service.protocol.wire_model import ReplyModel
@@ -71,12 +71,8 @@ class ResponseFailure(ReplyModel):
     message: str
 
 
-class TextFormat(ReplyModel):
-    type: Literal["text"] = "text"
-
-
 class TextSettings(ReplyModel):
-    format: TextFormat = TextFormat()
+    format: dict[str, JsonValue] = Field(default={"type": "text"}, description="As it was sent.")
     verbosity: Literal["medium"] = "medium"
 
 

@@ -10,6 +10,7 @@ from service.protocol.field_state import Refused, Tolerated
 from service.protocol.json_type import LIST, TEXT, json_type_tag
 from service.protocol.responses_input import InputMessage
 from service.protocol.sampling_fields import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields
+from service.protocol.structured_output import TextFormat
 from service.protocol.wire_model import RequestModel
 
 MAX_METADATA = 16
@@ -41,7 +42,7 @@ Input = Annotated[
 
 
 class TextConfig(RequestModel):
-    format: Annotated[JsonValue, Refused(({"type": "text"},))] = None
+    format: TextFormat | None = None
     verbosity: Annotated[JsonValue, Refused(("medium",))] = None
 
 

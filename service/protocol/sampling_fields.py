@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
 from pydantic_core import PydanticCustomError
 
-from service.protocol.field_state import Refused, Tolerated
+from service.protocol.field_state import Tolerated
 from service.protocol.json_type import LIST, TEXT, json_type_tag
+from service.protocol.structured_output import ResponseFormat, StructuredOutputs
 from service.protocol.wire_model import RequestModel
 
 MAX_STOP_STRINGS = 16
@@ -19,6 +20,8 @@ MAX_PRIORITY = (1 << 31) - 1  # Unix seconds fit, for who serves by deadline
 MAX_CHOICES = 16  # and beams
 MAX_TOP_LOGPROBS = 20
 MAX_LENGTH_PENALTY = 10.0
+MAX_LOGIT_BIASES = 300
+MAX_LOGIT_BIAS = 100.0
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stop = Annotated[
@@ -41,6 +44,7 @@ def _no_number(value: object) -> object:
 
 EarlyStopping = Annotated[Literal[True, False, "never"], BeforeValidator(_no_number)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+LogitBias = Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
 
 
 class StreamOptions(RequestModel):
@@ -74,6 +78,10 @@ class SamplingFields(RequestModel):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
+    logit_bias: dict[str, LogitBias] | None = Field(
+        None, max_length=MAX_LOGIT_BIASES, description="What is added to the logits of tokens, by their ids."
+    )
+    structured_outputs: StructuredOutputs | None = None
     cache_salt: str | None = Field(
         None,
         min_length=1,
@@ -91,9 +99,6 @@ class SamplingFields(RequestModel):
 
     user: Annotated[JsonValue, Tolerated()] = None
 
-    logit_bias: Annotated[JsonValue, Refused(({},))] = None
-    structured_outputs: Annotated[JsonValue, Refused()] = None
-
 
 class ChoiceFields(SamplingFields):
     """Fields of the two that answer with choices: chat completions and completions."""
@@ -108,6 +113,5 @@ class ChoiceFields(SamplingFields):
     )
     length_penalty: float | None = Field(None, ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)
     early_stopping: EarlyStopping | None = None
+    response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = None
-
-    response_format: Annotated[JsonValue, Refused(({"type": "text"},))] = None

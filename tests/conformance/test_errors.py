@@ -96,9 +96,12 @@ def test_a_bad_value_is_named(http: httpx.Client, fields: dict[str, Any], param:
         {"logprobs": 1},
         {"top_logprobs": 2},
         {"top_logprobs": 21, "logprobs": True},
-        {"logit_bias": {"5": 1}},
-        {"response_format": {"type": "json_object"}},
-        {"structured_outputs": {"json": {}}},
+        {"logit_bias": {"456": 1}},
+        {"logit_bias": {"red": 1}},
+        {"logit_bias": {str(index): 1 for index in range(301)}},
+        {"response_format": "json_object"},
+        {"structured_outputs": {}},
+        {"structured_outputs": []},
         {"tools": [{"type": "function"}]},
         {"tool_choice": "required"},
         {"functions": [{"name": "f"}]},
@@ -330,7 +333,7 @@ def test_our_own_failures_say_nothing_and_ask_for_no_retry(
     service.engine.fail_after = 0
     replies = [http.post(CHAT, json=ask())]
 
-    def explode(_: object) -> None:
+    def explode(_: object, **fields: object) -> None:
         raise RuntimeError("secret /etc/passwd 0xdeadbeef")
 
     monkeypatch.setattr(service.generator, "_new_text", explode)

@@ -12,6 +12,12 @@ from service.protocol.field_state import Refused, Tolerated
 from service.protocol.responses_input import InputImage, InputMessage, InputText, OutputText
 from service.protocol.responses_request import Reasoning, ResponsesRequest, ResponseStreamOptions, TextConfig
 from service.protocol.sampling_fields import ChoiceFields, SamplingFields, StreamOptions
+from service.protocol.structured_output import (
+    JsonSchemaFormat,
+    ResponseFormat,
+    StructuredOutputs,
+    TextFormat,
+)
 from service.protocol.tokenization import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from service.protocol.wire_model import RequestModel
 from tests.conftest import REPOSITORY
@@ -20,6 +26,9 @@ SECTIONS: dict[str, type[RequestModel]] = {
     "Every generation": SamplingFields,
     "Choices": ChoiceFields,
     "Stream options": StreamOptions,
+    "Response format": ResponseFormat,
+    "Schema of the response": JsonSchemaFormat,
+    "Structured outputs": StructuredOutputs,
     "Chat completions": ChatCompletionRequest,
     "Messages": ChatMessage,
     "Text parts": TextPart,
@@ -32,6 +41,7 @@ SECTIONS: dict[str, type[RequestModel]] = {
     "Input images": InputImage,
     "Output text": OutputText,
     "Text settings": TextConfig,
+    "Text format": TextFormat,
     "Reasoning": Reasoning,
     "Response stream options": ResponseStreamOptions,
     "Tokens of a text": TokenizeTextRequest,
@@ -45,9 +55,10 @@ def _states(model: type[RequestModel]) -> dict[str, tuple[str, str | None]]:
     """Field -> state, and for refused ones the note that names the harmless values; its own fields only."""
     states: dict[str, tuple[str, str | None]] = {}
     inherited = {name for base in model.__bases__ for name in getattr(base, "model_fields", {})}
-    for name, field in model.model_fields.items():
-        if name in inherited:
+    for attribute, field in model.model_fields.items():
+        if attribute in inherited:
             continue
+        name = field.alias or attribute
         states[name] = ("honoured", None)
         for mark in field.metadata:
             if isinstance(mark, Tolerated):

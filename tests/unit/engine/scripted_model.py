@@ -67,8 +67,10 @@ class ScriptedRunner:
         self.poison: set[int] = set()  # next tokens that come out as NaN
         self.num_runs = 0
 
-    def run(self, batch: Batch) -> NDArray[np.float32]:
+    def run(self, batch: Batch, beside: Callable[[], None] | None = None) -> NDArray[np.float32]:
         self._on_run(batch)
+        if beside is not None:
+            beside()
         self.num_runs += 1
         for source, destination in batch.block_copies:
             self._cache[destination] = self._cache[source]

@@ -134,6 +134,22 @@ def test_copies_are_made_bit_for_bit_before_the_chunks_run() -> None:
         assert np.array_equal(after, before[name][[0, 2, 2, 0, 4, 0]]), name
 
 
+def test_what_runs_beside_the_model_changes_nothing_and_may_fail(harness: Harness) -> None:
+    one = chunk([5, 6], 0, [3])
+    alone = harness.run(one).copy()
+    calls: list[int] = []
+    beside = harness.runner.run(Batch((one,), 2, 1), lambda: calls.append(1))
+    assert np.array_equal(alone, beside)
+    assert calls == [1]
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        harness.runner.run(Batch((one,), 2, 1), fail)
+    assert np.array_equal(harness.run(one), alone), "the request was waited for"
+
+
 def test_image_rows_replace_their_slots_in_every_cut(harness: Harness) -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.standard_normal((n, HIDDEN)).astype(np.float32) for n in (4, 3))

@@ -195,6 +195,31 @@ def test_beams_add_up_log_probabilities_with_penalties_on_them() -> None:
     assert Sampler().beam_log_probs(logits, state(params), generated) is None
 
 
+def test_biases_come_before_penalties_and_stay_within_their_row() -> None:
+    biased = SamplingParams(max_tokens=9, repetition_penalty=2.0, logit_bias=((4, -1.0), (6, 5.0)))
+    logits = np.zeros((2, VOCAB_SIZE), dtype=np.float32)
+    logits[:, 4], logits[:, 6] = 3.0, 1.0
+    plain = state(SamplingParams(max_tokens=9))
+    tokens, told = Sampler().sample_with_logprobs(logits, [state(replace(biased, logprobs=1), 6), plain])
+    assert tokens.tolist() == [6, 4], "(1 + 5) / 2 is more than 3 - 1"
+    assert logits[0, [4, 6]].tolist() == [2.0, 3.0]
+    assert logits[1, [4, 6]].tolist() == [3.0, 1.0]
+    assert told[0].top[0][0] == 4, "the model's own likeliest"
+
+
+def test_beams_are_biased_in_their_log_probabilities() -> None:
+    logits = logits_for(5, 2)
+    params = SamplingParams(9, beam_search=BeamSearchParams(2), logit_bias=((3, -100.0), (8, 2.0)))
+    generated = [np.array([3]), np.array([4])]
+    free = Sampler().beam_log_probs(logits.copy(), state(replace(params, logit_bias=())), generated)
+    found = Sampler().beam_log_probs(logits.copy(), state(params), generated)
+    assert free is not None
+    assert found is not None
+    difference = np.zeros_like(free)
+    difference[:, 3], difference[:, 8] = -100.0, 2.0
+    np.testing.assert_allclose(found - free, difference, rtol=0, atol=1e-4)
+
+
 def test_every_choice_has_a_random_stream_of_its_own() -> None:
     params = SamplingParams(9, temperature=1.0, seed=3, n=4)
     streams = [SamplerState(params, EOS, VOCAB_SIZE, index).rng.random(4).tolist() for index in range(4)]

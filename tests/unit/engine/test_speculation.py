@@ -17,6 +17,7 @@ from service.engine.sampling_params import BeamSearchParams, SamplingParams
 from service.engine.scheduler import PrefixCaching, Scheduler, min_batched_tokens
 from service.engine.step_loop import StepLoop
 from service.engine.token_events import EngineRequest, TokenEvent
+from tests.unit.engine.grammars import schema
 from tests.unit.engine.scripted_model import (
     EOS,
     VOCAB_SIZE,
@@ -278,3 +279,20 @@ async def test_the_engine_counts_and_logs_what_came_of_guesses(
     share = round(100 * stats.accepted_tokens / max(stats.guessed_tokens, 1))
     counts = f"{stats.accepted_tokens} of {stats.guessed_tokens}"
     assert caplog.messages == [f"speculation: {counts} guessed tokens accepted ({share} %)"] * is_paged
+
+
+def test_guesses_follow_a_grammar_as_plain_answers_do() -> None:
+    """Each token's mask is that of the tokens before it, guessed or not."""
+    constraint = schema(type="array", items={"type": "boolean"}, minItems=4)
+    num_accepted = 0
+    for seed in range(12):
+        prompt = np.random.default_rng(seed).integers(3, 40, 8).tolist()
+        one = replace(
+            request("a", [*prompt, *prompt], SamplingParams(40, logprobs=1 + seed % 2)), constraint=constraint
+        )
+        guessing = Harness(5)
+        guessing.add(one)
+        guessing.drain()
+        assert answer_of(guessing.events["a"]) == alone(one)
+        num_accepted += guessing.loop.stats.accepted_tokens
+    assert num_accepted > 0

@@ -105,10 +105,20 @@ def test_stop_strings() -> None:
     assert read_stop_strings(_request(stop=["a", "b"])) == ("a", "b")
 
 
+def test_biases_are_of_ids_of_the_vocabulary() -> None:
+    assert _sampling(logit_bias={}).logit_bias == ()
+    assert _sampling(logit_bias={"7": -100, "0": 2.5}).logit_bias == ((7, -100.0), (0, 2.5))
+    assert dict(_sampling(logit_bias={str(i): 1 for i in range(300)}).logit_bias)[299] == 1.0
+    for key in ("500000", "-1", "01", "1.0", " 1", "", "one", "١", "9" * 5000):
+        with pytest.raises(InvalidValueError) as caught:
+            _sampling(logit_bias={key: 1})
+        assert caught.value.param == "logit_bias"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"structured_outputs": {"whitespace_pattern": " "}}, "structured_outputs.whitespace_pattern"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         (
             {
