@@ -1,10 +1,21 @@
 // What the Vercel AI SDK makes of the service: `node ai_sdk_client.mjs SCENARIO BASE_URL IMAGE_URL` prints JSON.
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { APICallError, generateText, RetryError, streamText } from "ai";
+import { APICallError, generateObject, generateText, Output, RetryError, streamText } from "ai";
+import { z } from "zod";
 
 const [scenario, baseURL, imageURL] = process.argv.slice(2);
 const { id } = (await (await fetch(`${baseURL}/models`)).json()).data[0];
-const model = createOpenAICompatible({ name: "local", baseURL, includeUsage: true }).chatModel(id);
+const model = createOpenAICompatible({
+  name: "local",
+  baseURL,
+  includeUsage: true,
+  supportsStructuredOutputs: true,
+}).chatModel(id);
+const shape = z.object({
+  colour: z.enum(["red", "green", "blue", "orange"]),
+  name: z.enum(["star", "triangle", "circle", "square"]),
+  is_large: z.boolean(),
+});
 
 function told(error) {
   const { statusCode, isRetryable, message, data } = error;
@@ -60,6 +71,23 @@ const scenarios = {
     const { text, finish } = await gathered(stream);
     const { inputTokens, outputTokens } = finish.totalUsage;
     return { text, promptTokens: inputTokens, completionTokens: outputTokens };
+  },
+
+  async object() {
+    const content = [
+      { type: "image", image: imageURL },
+      { type: "text", text: "What is in the middle?" },
+    ];
+    const messages = [{ role: "user", content }];
+    const whole = await generateObject({ model, messages, schema: shape });
+    const stream = streamText({ model, messages, output: Output.object({ schema: shape }) });
+    let partials = 0;
+    let last = null;
+    for await (const partial of stream.partialOutputStream) {
+      partials += 1;
+      last = partial;
+    }
+    return { objects: [whole.object, last], partials };
   },
 
   async stream() {

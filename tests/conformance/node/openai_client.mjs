@@ -1,10 +1,17 @@
 // What the openai package makes of the service: `node openai_client.mjs SCENARIO BASE_URL IMAGE_URL` prints JSON.
 import OpenAI, { APIError } from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
 
 const [scenario, baseURL, imageURL] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0 });
 const { id: model } = (await client.models.list()).data[0];
 const messages = [{ role: "user", content: "x" }];
+const shape = z.object({
+  colour: z.enum(["red", "green", "blue", "orange"]),
+  name: z.enum(["star", "triangle", "circle", "square"]),
+  is_large: z.boolean(),
+});
 
 function told(error) {
   const { status, type, code, param, message, requestID } = error;
@@ -45,6 +52,17 @@ const scenarios = {
     });
     const { choices, usage } = await stream.finalChatCompletion();
     return { text: choices[0].message.content, promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens };
+  },
+
+  async parse() {
+    const content = [
+      { type: "image_url", image_url: { url: imageURL } },
+      { type: "text", text: "What is in the middle?" },
+    ];
+    const body = { model, messages: [{ role: "user", content }], response_format: zodResponseFormat(shape, "shape") };
+    const whole = await client.chat.completions.parse(body);
+    const streamed = await client.chat.completions.stream(body).finalChatCompletion();
+    return [whole, streamed].map(({ choices }) => choices[0].message.parsed);
   },
 
   async stream() {
