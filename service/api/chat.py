@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.chat_stream import chat_stream
+from service.api.chat_stream import chat_finish_reason, chat_stream
 from service.api.deps import ApiConfig, Config, ReadyGenerator
 from service.api.disconnect import until_disconnect
 from service.api.documentation import CHAT_REQUEST_BODY, CHAT_STREAM, errors
@@ -18,7 +18,14 @@ from service.generation.generation import Generation
 from service.generation.generator import Generator
 from service.generation.text_stream import TextDelta
 from service.protocol.chat_request import ChatCompletionRequest
-from service.protocol.chat_response import AssistantMessage, ChatCompletion, Choice, ChoiceLogprobs
+from service.protocol.chat_response import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceLogprobs,
+    FunctionCall,
+    MessageToolCall,
+)
 from service.protocol.sampling_fields import StreamOptions
 
 router = APIRouter(prefix="/v1/chat", tags=["chat"])
@@ -64,13 +71,25 @@ async def _complete(body: ChatCompletionRequest, config: ApiConfig, generator: G
 
 def _choice(deltas: list[TextDelta], generation: Generation) -> Choice:
     last = deltas[-1]
-    assert last.finish_reason is not None, "deltas end with a finish reason"
     logprobs = tuple(logprob for delta in deltas for logprob in delta.logprobs)
     return Choice(
         index=last.index,
         message=AssistantMessage(
-            content="".join(delta.text for delta in deltas), grounding=generation.grounding(last)
+            content=None if last.is_call else "".join(delta.text for delta in deltas),
+            tool_calls=_calls(deltas) or None,
+            grounding=generation.grounding(last),
         ),
         logprobs=ChoiceLogprobs(content=logprobs) if generation.has_logprobs else None,
-        finish_reason=last.finish_reason,
+        finish_reason=chat_finish_reason(last),
+    )
+
+
+def _calls(deltas: list[TextDelta]) -> tuple[MessageToolCall, ...]:
+    """The one call an answer may be."""
+    pieces = [delta.call for delta in deltas if delta.call is not None]
+    if not pieces:
+        return ()
+    arguments = "".join(piece.arguments for piece in pieces)
+    return (
+        MessageToolCall(id=pieces[0].id, function=FunctionCall(name=pieces[0].name, arguments=arguments)),
     )

@@ -7,13 +7,29 @@ from contextlib import aclosing
 from service.api.deps import ApiConfig
 from service.api.sse import EventStream, chunk_events
 from service.generation.generation import Generation
-from service.protocol.chat_response import ChatCompletionChunk, ChoiceLogprobs, ChunkChoice, Delta
+from service.generation.text_stream import TextDelta
+from service.generation.tool_calls import CallDelta
+from service.protocol.chat_response import (
+    ChatCompletionChunk,
+    ChatFinishReason,
+    ChoiceLogprobs,
+    ChunkChoice,
+    Delta,
+    FunctionCallDelta,
+    ToolCallDelta,
+)
 from service.protocol.sampling_fields import StreamOptions
 
 
 def chat_stream(generation: Generation, config: ApiConfig, options: StreamOptions) -> EventStream:
     """The reply; it closes the generation."""
     return EventStream(chunk_events(_answer(generation, config, options)), config, generation.close)
+
+
+def chat_finish_reason(last: TextDelta) -> ChatFinishReason:
+    """What a choice's last delta says in a chat completion; a call that the length cut says so."""
+    assert last.finish_reason is not None, "deltas end with a finish reason"
+    return "tool_calls" if last.is_call and last.finish_reason == "stop" else last.finish_reason
 
 
 class _Chunks:
@@ -59,17 +75,33 @@ async def _answer(
     """JSON of the chunks: role with a choice's first token, text, finish reason alone, usage if asked for."""
     chunks = _Chunks(generation, config, options)
     begun: set[int] = set()
+    no_text = None if generation.may_call else ""  # a call has no content, not even an empty one
     async with aclosing(generation.deltas()) as deltas:
         async for delta in deltas:
             if delta.index not in begun:
                 begun.add(delta.index)
-                yield chunks.choice(delta.index, Delta(role="assistant", content=""))
+                yield chunks.choice(delta.index, Delta(role="assistant", content=no_text))
             grounding = generation.grounding(delta)
-            if delta.text or delta.logprobs or grounding is not None:
+            ends_as_text = generation.may_call and delta.finish_reason is not None and not delta.is_call
+            if delta.text or delta.logprobs or grounding is not None or ends_as_text:
                 logprobs = ChoiceLogprobs(content=delta.logprobs) if delta.logprobs else None
-                content = Delta(content=delta.text, grounding=grounding)
+                text = delta.text if delta.text or ends_as_text else no_text
+                content = Delta(content=text, grounding=grounding)
                 yield chunks.choice(delta.index, content, logprobs=logprobs)
+            for call in _pieces(delta.call):
+                yield chunks.choice(delta.index, Delta(tool_calls=(call,)))
             if delta.finish_reason is not None:
-                yield chunks.choice(delta.index, Delta(), delta.finish_reason)
+                yield chunks.choice(delta.index, Delta(), chat_finish_reason(delta))
     if options.include_usage:
         yield chunks.usage()
+
+
+def _pieces(call: CallDelta | None) -> list[ToolCallDelta]:
+    """A call's name, with arguments that are empty as yet, and what came of its arguments."""
+    pieces = []
+    if call is not None and call.is_first:
+        function = FunctionCallDelta(name=call.name, arguments="")
+        pieces.append(ToolCallDelta(id=call.id, type="function", function=function))
+    if call is not None and call.arguments:
+        pieces.append(ToolCallDelta(function=FunctionCallDelta(arguments=call.arguments)))
+    return pieces

@@ -32,6 +32,28 @@ CHAT_EXAMPLES: dict[str, Any] = {
             "stream_options": {"include_usage": True},
         },
     },
+    "tool": {
+        "summary": "A call of a function",
+        "value": {
+            "model": "openbmb/MiniCPM-V-2",
+            "messages": [{"role": "user", "content": "How warm is it in Oslo?"}],
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "get_temperature",
+                        "description": "Degrees Celsius in a city.",
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"city": {"type": "string", "maxLength": 40}},
+                            "required": ["city"],
+                        },
+                    },
+                }
+            ],
+            "tool_choice": "required",
+        },
+    },
 }
 
 COMPLETION_EXAMPLES: dict[str, Any] = {

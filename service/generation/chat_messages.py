@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from service.errors import InvalidValueError
+from service.generation.call_history import CallHistory
 from service.prompt.conversation import Conversation, ImagePart, Role, TextPart, Turn
 from service.protocol import chat_message
 from service.protocol.answer_request import DialogueRequest
@@ -40,10 +41,10 @@ class Dialogue:
         return sum(map(len, texts)) + len(self.conversation.system or "")
 
 
-def read_dialogue(request: DialogueRequest) -> Dialogue:
+def read_dialogue(request: DialogueRequest, tools: str | None = None) -> Dialogue:
     """What read_messages() says of the request's messages; `instructions` come before all system texts."""
     if isinstance(request, ChatCompletionRequest):
-        return read_messages(request.messages)
+        return read_messages(request.messages, tools=tools)
     messages = request.input
     if isinstance(messages, str):
         messages = [InputMessage(role="user", content=messages)]
@@ -51,24 +52,31 @@ def read_dialogue(request: DialogueRequest) -> Dialogue:
 
 
 def read_messages(
-    messages: Sequence[ChatMessage | InputMessage], field: str = "messages", instructions: str | None = None
+    messages: Sequence[ChatMessage | InputMessage],
+    field: str = "messages",
+    instructions: str | None = None,
+    tools: str | None = None,
 ) -> Dialogue:
     """The conversation, and the images its ImageParts index.
 
-    System and developer messages, wherever they stand, become one system text, joined by newlines. Messages
-    of one role in a row become one turn. Raises InvalidValueError where the turns cannot be shown to the
-    model: an image outside a user message, no user message first or last.
+    System and developer messages, wherever they stand, become one system text, joined by newlines; `tools`,
+    what there is to call, stands behind them. Results of calls are the user's. Messages of one role in a row
+    become one turn. Raises InvalidValueError where the turns cannot be shown to the model: an image outside a
+    user message, a result without its call, no user message first, neither that nor a result last.
     """
     images: list[ImageReference] = []
     system: list[str] = [instructions or ""]
     turns: list[Turn] = []
+    history = CallHistory()
     for index, message in enumerate(messages):
         param = f"{field}[{index}]"
         parts = _read_content(message, f"{param}.content", images)
+        if isinstance(message, ChatMessage):
+            parts = history.read(message, parts, param)
         if message.role in ("system", "developer"):
             system += [part.text for part in parts if isinstance(part, TextPart)]
             continue
-        role: Role = "user" if message.role == "user" else "assistant"
+        role: Role = "assistant" if message.role == "assistant" else "user"
         if not turns and role == "assistant":
             raise InvalidValueError("the conversation must begin with a user message", f"{param}.role")
         _append(turns, role, parts)
@@ -76,8 +84,9 @@ def read_messages(
         raise InvalidValueError("at least one user message is needed", field)
     if turns[-1].role == "assistant":
         raise InvalidValueError(
-            "the last message must be a user message", f"{field}[{len(messages) - 1}].role"
+            "the last message must be a user's or a tool's", f"{field}[{len(messages) - 1}].role"
         )
+    system.append(tools or "")
     conversation = Conversation("\n".join(text for text in system if text) or None, tuple(turns))
     return Dialogue(conversation, tuple(images), field)
 
@@ -92,6 +101,10 @@ def _append(turns: list[Turn], role: Role, parts: tuple[_Part, ...]) -> None:
 def _read_content(
     message: ChatMessage | InputMessage, param: str, images: list[ImageReference]
 ) -> tuple[_Part, ...]:
+    if message.content is None:
+        if message.role != "assistant" or not message.tool_calls:
+            raise InvalidValueError("only an assistant message that calls may have no content", param)
+        return ()
     if isinstance(message.content, str):
         return (TextPart(message.content),)
     parts: list[_Part] = []

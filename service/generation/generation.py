@@ -122,6 +122,11 @@ class Generation:
         return len(self._texts)
 
     @property
+    def may_call(self) -> bool:
+        """Whether answers may be calls."""
+        return self._texts[0].may_call
+
+    @property
     def has_logprobs(self) -> bool:
         """Whether deltas come with log-probabilities."""
         return self._plan.sampling.logprobs is not None

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from service.artifacts import ImageConfig, TokenIds
 from service.engine.token_constraint import TokenConstraint
@@ -27,6 +28,8 @@ from service.generation.stopwatch import Stopwatch
 from service.generation.structured_output import check_length, read_grammar
 from service.generation.text_stream import TextStream
 from service.generation.token_logprobs import LogprobNames
+from service.generation.tool_calls import ToolCallReader
+from service.generation.tool_offer import ToolOffer, read_tools
 from service.prompt.chat_template import ChatTemplate, RenderedPrompt
 from service.prompt.detokenizer import Detokenizer
 from service.prompt.regions import RegionReader
@@ -53,6 +56,14 @@ class GeneratorConfig:
     image_limits: ImageLimits
     max_total_pixels: int  # of all images of a request
     max_fetched_bytes: int  # of all images of a request that are fetched
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Calls:
+    """What answers may call."""
+
+    offer: ToolOffer
+    constraint: TokenConstraint  # what is a call
 
 
 class Generator:
@@ -118,17 +129,21 @@ class Generator:
         """
         choices = self._check(request)
         grammar = read_grammar(request, choices)
-        dialogue = self._read_dialogue(read_dialogue(request))
+        tools = read_tools(request, choices)
+        dialogue = self._read_dialogue(read_dialogue(request, None if tools is None else tools.text))
         slot = self._admission.enter()
         try:
             constraint = await self._compile(grammar)
+            calls = None if tools is None else _Calls(tools, await self._grammars.compile(tools.grammar))
+            if calls is not None and calls.offer.is_forced:
+                constraint = calls.constraint
             stopwatch = Stopwatch()
             with stopwatch.on_images():
                 pending = await self._read_images(dialogue)
             plan = self._plan(request, choices, constraint, self._render(dialogue, pending), pending)
             with stopwatch.on_images():
                 decoded = await self._images.decode(pending)
-            return self._start(_new_id(request), request, plan, decoded, slot, stopwatch)
+            return self._start(_new_id(request), request, plan, decoded, slot, stopwatch, calls)
         except BaseException:
             slot.release()
             raise
@@ -155,12 +170,12 @@ class Generator:
             raise
         return GenerationBatch(generations, [prompt.text for prompt in prompts])
 
-    async def render(self, messages: Sequence[ChatMessage]) -> RenderedPrompt:
+    async def render(self, messages: Sequence[ChatMessage], tools: str | None = None) -> RenderedPrompt:
         """The prompt of these messages, whether it fits or not; images are read up to their headers.
 
         Raises InvalidValueError and its kin, OverloadedError.
         """
-        dialogue = self._read_dialogue(read_messages(messages))
+        dialogue = self._read_dialogue(read_messages(messages, tools=tools))
         slot = self._admission.enter()
         try:
             images = await self._read_images(dialogue)
@@ -220,9 +235,10 @@ class Generator:
         images: list[tuple[DecodedSlice, ...]],
         slot: AdmissionSlot,
         stopwatch: Stopwatch,
+        calls: _Calls | None = None,
     ) -> Generation:
         strips = plan.constraint is None and not isinstance(request, CompletionRequest)
-        texts = tuple(self._new_text(request, strip=strips) for _ in range(plan.sampling.n))
+        texts = tuple(self._new_text(request, calls, strip=strips) for _ in range(plan.sampling.n))
         stages = (self._images, self._engine, texts)
         generation = Generation(request_id, plan, images, stages, slot, self._running, stopwatch)
         self._running.add(generation)
@@ -247,7 +263,7 @@ class Generator:
             for (content, header), reference in zip(images, references, strict=True)
         ]
 
-    def _new_text(self, request: AnswerRequest, *, strip: bool) -> TextStream:
+    def _new_text(self, request: AnswerRequest, calls: _Calls | None, *, strip: bool) -> TextStream:
         tokenizer, token_ids = self._tokenizer, self._config.token_ids
         grounding = isinstance(request, ChatCompletionRequest) and request.grounding
         skip = request.skip_special_tokens is not False
@@ -258,7 +274,12 @@ class Generator:
             strip=strip,
             names=LogprobNames(tokenizer, token_ids, skip_special_tokens=skip),
             regions=RegionReader(tokenizer, token_ids) if grounding else None,
+            calls=None if calls is None else self._new_reader(calls),
         )
+
+    def _new_reader(self, calls: _Calls) -> ToolCallReader:
+        is_call = None if calls.offer.is_forced else partial(self._grammars.matches, calls.constraint)
+        return ToolCallReader(calls.offer.names, is_call)
 
 
 def _new_id(request: AnswerRequest) -> str:

@@ -56,6 +56,10 @@ class GrammarCompiler:
         except TimeoutError:
             raise InvalidValueError("this takes too long to compile; simplify it", grammar.param) from None
 
+    def matches(self, constraint: TokenConstraint, text: str) -> bool:
+        """Whether a whole text is an answer of a grammar. Makes no masks: cheap enough for the event loop."""
+        return self._vocabulary.matches(constraint, text)
+
     def _end_turn(self, compiling: asyncio.Future[TokenConstraint]) -> None:
         """Also of a compilation for which nobody waits any more."""
         self._turn.release()
@@ -99,6 +103,12 @@ class _Vocabulary:
         texts = [b"".join(self._bytes[token_id] for token_id in way).decode(), *grammar.answers]
         written = [tuple(self._source.encode_text(text)) for text in texts]
         return min([way, *(ids for ids in written if self._closing.is_way(matcher, ids))], key=len)
+
+    def matches(self, constraint: TokenConstraint, text: str) -> bool:
+        try:
+            return constraint.closing.is_way(constraint.matcher.deep_copy(), self._source.encode_text(text))
+        except BaseException:  # a panic of the library is no Exception
+            return False
 
     @cached_property
     def _bytes(self) -> list[bytes]:

@@ -21,7 +21,7 @@ from service.protocol.structured_output import JsonSchema, ResponseFormat, Struc
 
 _FORMAT, _TEXT_FORMAT, _OUTPUTS = "response_format", "text.format", "structured_outputs"
 # Each would end answers where the grammar does not, or forbid their end where it asks for one.
-_NOT_WITH_A_GRAMMAR = ("stop", "stop_token_ids", "min_tokens", "ignore_eos")
+NOT_WITH_A_GRAMMAR = ("stop", "stop_token_ids", "min_tokens", "ignore_eos")
 
 
 def read_grammar(request: AnswerRequest, choices: ChoiceParams) -> Grammar | None:
@@ -127,6 +127,6 @@ def _refuse_beside_a_grammar(request: AnswerRequest, choices: ChoiceParams, gram
     asked = _asking_field(grammar)
     if choices.beam_search is not None:
         raise UnsupportedFieldError(f"{asked} is not supported in a beam search", asked)
-    for name in _NOT_WITH_A_GRAMMAR:
+    for name in NOT_WITH_A_GRAMMAR:
         if getattr(request, name):
             raise UnsupportedFieldError(f"{name} is not supported together with {asked}", name)

@@ -1,11 +1,12 @@
 """From token events to the text the client sees; counts tokens, knows no wire format."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from service.engine.token_events import TokenEvent
 from service.generation.token_logprobs import LogprobNames
+from service.generation.tool_calls import CallDelta, ToolCallReader
 from service.prompt.detokenizer import AnswerTrim, Detokenizer
 from service.prompt.regions import Region, RegionReader
 from service.prompt.stop_strings import StopStrings
@@ -22,6 +23,7 @@ class TextDelta:
     `offsets` are of the tokens that came, whether their text is certain by now or not: in all deltas
     together, one for every token counted, the characters of text in front of it. So are `logprobs`, if they
     were asked for.
+    What of an answer `is_call` is no text; that it is one is known from the first delta with a `call`.
     """
 
     text: str
@@ -30,6 +32,8 @@ class TextDelta:
     logprobs: tuple[TokenLogprob, ...] = ()
     regions: tuple[Region, ...] | None = None
     offsets: tuple[int, ...] = ()
+    call: CallDelta | None = None
+    is_call: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -53,11 +57,12 @@ class TextStream:
         strip: bool = True,
         names: LogprobNames | None = None,
         regions: RegionReader | None = None,
+        calls: ToolCallReader | None = None,
     ) -> None:
         """`detokenizer` must not strip. `include_stop` shows the stop string or stop token that matched.
 
         With `names`, events with log-probabilities are told with them. `regions` reads every token up to the
-        one that ended the answer.
+        one that ended the answer, `calls` the visible text.
         """
         self._detokenizer = detokenizer
         self._stop_strings = StopStrings(stop_strings, include_stop)
@@ -65,6 +70,7 @@ class TextStream:
         self._include_stop = include_stop
         self._names = names
         self._regions = regions
+        self._calls = calls
         self.is_finished = False
         self.num_tokens = 0  # up to and including the token that ended the answer
         self._num_characters = 0  # of the text so far, stop strings included
@@ -81,7 +87,13 @@ class TextStream:
         self.num_tokens += len(offsets)
         logprobs = self._logprobs(event, len(offsets)) if event.logprobs else ()
         regions = self._regions.regions if self._regions is not None and self.is_finished else None
-        return TextDelta(text, finish_reason, event.index, logprobs, regions, offsets)
+        delta = TextDelta(text, finish_reason, event.index, logprobs, regions, offsets)
+        return delta if self._calls is None else self._with_call(delta, self._calls)
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may be a call."""
+        return self._calls is not None
 
     def _push(self, event: TokenEvent) -> tuple[str, FinishReason | None]:
         text = ""
@@ -101,6 +113,10 @@ class TextStream:
         visible, matched = self._stop_strings.push(self._detokenizer.flush())
         text += self._stripped(visible + self._stop_strings.flush(), final=matched is not None)
         return text, "stop" if matched is not None or event.finish_reason == "stop" else "length"
+
+    def _with_call(self, delta: TextDelta, calls: ToolCallReader) -> TextDelta:
+        text, call = calls.push(delta.text, final=self.is_finished)
+        return replace(delta, text=text, call=call, is_call=calls.has_called)
 
     def _logprobs(self, event: TokenEvent, num_counted: int) -> tuple[TokenLogprob, ...]:
         assert self._names is not None, "nobody asked for log-probabilities"

@@ -3,7 +3,9 @@
 from service.errors import InvalidValueError
 from service.generation.generator import Generator
 from service.generation.request_parameters import check_text_length, refuse_unsupported
+from service.generation.tool_offer import read_functions
 from service.prompt.token_text import decode_tokens, token_string
+from service.prompt.tool_text import offer_text
 from service.protocol.tokenization import (
     DetokenizeReply,
     DetokenizeRequest,
@@ -23,7 +25,8 @@ async def tokenize(request: TokenizeTextRequest | TokenizeChatRequest, generator
     if isinstance(request, TokenizeTextRequest):
         token_ids = _tokenize_text(request, generator)
     else:
-        token_ids = (await generator.render(request.messages)).token_ids.tolist()
+        tools = offer_text(read_functions(request.tools)) if request.tools else None
+        token_ids = (await generator.render(request.messages, tools)).token_ids.tolist()
     strings = None
     if request.return_token_strs:
         strings = tuple(token_string(generator.tokenizer, token_id) for token_id in token_ids)

@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag
 
 from service.protocol.field_state import Refused, Tolerated
 from service.protocol.json_type import LIST, OBJECT, TEXT, json_type_tag
+from service.protocol.tool_call import MAX_CALLS, CallId, ToolCall
 from service.protocol.wire_model import RequestModel
 
 MAX_TEXT_LENGTH = 1 << 18  # characters of one text; far more than any context holds
@@ -69,14 +70,17 @@ Content = Annotated[
 
 
 class ChatMessage(RequestModel):
-    """One turn. Images may stand in user messages only."""
+    """One turn. Images may stand in user messages only; only one that calls may have no content."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
     name: Annotated[str | None, Tolerated()] = None
+    parsed: Annotated[JsonValue, Tolerated()] = None  # OpenAI's client for Python puts its parse there
     refusal: Annotated[JsonValue, Refused(("",))] = None
     annotations: Annotated[JsonValue, Refused(([],))] = None
     audio: Annotated[JsonValue, Refused()] = None
     function_call: Annotated[JsonValue, Refused()] = None
-    tool_calls: Annotated[JsonValue, Refused(([],))] = None
-    tool_call_id: Annotated[JsonValue, Refused()] = None
+    tool_calls: list[ToolCall] | None = Field(
+        None, max_length=MAX_CALLS, description="Of an assistant message."
+    )
+    tool_call_id: CallId | None = Field(None, description="Of a tool message: the call it answers.")

@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue
 from service.protocol.chat_message import ChatMessage
 from service.protocol.field_state import Refused, Tolerated
 from service.protocol.sampling_fields import MAX_TOKENS, MAX_TOP_LOGPROBS, ChoiceFields
+from service.protocol.tools import MAX_TOOLS, Tool, ToolChoice
 
 MAX_MESSAGES = 512
 
@@ -21,6 +22,10 @@ class ChatCompletionRequest(ChoiceFields):
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="Same as max_completion_tokens.")
     max_completion_tokens: int | None = Field(
         None, ge=1, le=MAX_TOKENS, description="Absent: 1024, or what is left of the context."
+    )
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, description="Functions the client runs.")
+    tool_choice: ToolChoice | None = Field(
+        None, description="Absent: auto. required, or a function: the answer is a call."
     )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
@@ -37,8 +42,6 @@ class ChatCompletionRequest(ChoiceFields):
     prompt_cache_retention: Annotated[JsonValue, Tolerated()] = None
     parallel_tool_calls: Annotated[JsonValue, Tolerated()] = None
 
-    tools: Annotated[JsonValue, Refused(([],))] = None
-    tool_choice: Annotated[JsonValue, Refused(("none", "auto"))] = None
     functions: Annotated[JsonValue, Refused(([],))] = None
     function_call: Annotated[JsonValue, Refused(("none", "auto"))] = None
     modalities: Annotated[JsonValue, Refused((["text"],))] = None

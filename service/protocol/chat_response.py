@@ -9,6 +9,7 @@ from service.protocol.timings import Timings
 from service.protocol.wire_model import ReplyModel
 
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = FinishReason | Literal["tool_calls"]
 
 
 def _is_none(value: object) -> bool:
@@ -53,12 +54,29 @@ class ChoiceLogprobs(ReplyModel):
     refusal: None = None
 
 
+class FunctionCall(ReplyModel):
+    """`arguments` are the JSON of an object, valid against the function's parameters."""
+
+    name: str
+    arguments: str
+
+
+class MessageToolCall(ReplyModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class AssistantMessage(ReplyModel):
-    """`grounding` is on the wire only where the client asked for it."""
+    """`content` is null where there are `tool_calls`, which are on the wire only there.
+
+    `grounding` is on the wire only where the client asked for it.
+    """
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: tuple[MessageToolCall, ...] | None = Field(default=None, exclude_if=_is_none)
     grounding: tuple[GroundedRegion, ...] | None = Field(default=None, exclude_if=_is_none)
 
 
@@ -66,7 +84,7 @@ class Choice(ReplyModel):
     index: int = 0
     message: AssistantMessage
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
 
 
 class ChatCompletion(ReplyModel):
@@ -80,11 +98,28 @@ class ChatCompletion(ReplyModel):
     timings: Timings | None = Field(default=None, exclude_if=_is_none)
 
 
+class FunctionCallDelta(ReplyModel):
+    """The name with the first, empty, piece of the arguments; then pieces alone."""
+
+    name: str | None = Field(default=None, exclude_if=_is_none)
+    arguments: str
+
+
+class ToolCallDelta(ReplyModel):
+    """`id` and `type` come once, with the name."""
+
+    index: Literal[0] = 0
+    id: str | None = Field(default=None, exclude_if=_is_none)
+    type: Literal["function"] | None = Field(default=None, exclude_if=_is_none)
+    function: FunctionCallDelta
+
+
 class Delta(ReplyModel):
     """Fields that are None are left out of the chunk; `grounding` stands in the last one with content."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] | None = Field(default=None, exclude_if=_is_none)
     grounding: tuple[GroundedRegion, ...] | None = Field(default=None, exclude_if=_is_none)
 
 
@@ -92,7 +127,7 @@ class ChunkChoice(ReplyModel):
     index: int = 0
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: ChatFinishReason | None = None
 
 
 class ChatCompletionChunk(ReplyModel):

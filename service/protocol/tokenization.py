@@ -8,6 +8,7 @@ from service.protocol.chat_message import MAX_TEXT_LENGTH, ChatMessage
 from service.protocol.chat_request import MAX_MESSAGES
 from service.protocol.field_state import Refused
 from service.protocol.sampling_fields import TokenId
+from service.protocol.tools import MAX_TOOLS, Tool
 from service.protocol.wire_model import ReplyModel, RequestModel
 
 MAX_TOKEN_IDS = 1 << 18
@@ -25,6 +26,7 @@ class TokenizeChatRequest(RequestModel):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     model: str | None = Field(None, max_length=256, description="Absent: the one model served.")
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     return_token_strs: bool | None = None
 
     add_generation_prompt: Annotated[JsonValue, Refused((True,))] = None
@@ -34,7 +36,6 @@ class TokenizeChatRequest(RequestModel):
     chat_template_kwargs: Annotated[JsonValue, Refused(({},))] = None
     media_io_kwargs: Annotated[JsonValue, Refused(({},))] = None
     mm_processor_kwargs: Annotated[JsonValue, Refused(({},))] = None
-    tools: Annotated[JsonValue, Refused(([],))] = None
 
 
 def _form(value: object) -> str | None:

@@ -47,7 +47,8 @@ IMAGE_URL = "messages[0].content[0].image_url.url"
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
@@ -102,8 +103,6 @@ def test_a_bad_value_is_named(http: httpx.Client, fields: dict[str, Any], param:
         {"response_format": "json_object"},
         {"structured_outputs": {}},
         {"structured_outputs": []},
-        {"tools": [{"type": "function"}]},
-        {"tool_choice": "required"},
         {"functions": [{"name": "f"}]},
         {"function_call": {"name": "f"}},
         {"modalities": ["text", "audio"]},
@@ -333,7 +332,7 @@ def test_our_own_failures_say_nothing_and_ask_for_no_retry(
     service.engine.fail_after = 0
     replies = [http.post(CHAT, json=ask())]
 
-    def explode(_: object, **fields: object) -> None:
+    def explode(*_: object, **__: object) -> None:
         raise RuntimeError("secret /etc/passwd 0xdeadbeef")
 
     monkeypatch.setattr(service.generator, "_new_text", explode)

@@ -87,7 +87,7 @@ def test_detokenizing_names_specials_and_replaces_half_characters(http: httpx.Cl
         ("/tokenize", ask(add_special_tokens=True), "add_special_tokens"),
         ("/tokenize", ask(continue_final_message=True), "continue_final_message"),
         ("/tokenize", ask(chat_template="{{ x }}"), "chat_template"),
-        ("/tokenize", ask(tools=[{"type": "function"}]), "tools"),
+        ("/tokenize", ask(tools=[{"type": "function"}]), "tools[0].function"),
         ("/tokenize", ask(max_tokens=5), "max_tokens"),
         ("/tokenize", {"messages": [{"role": "user"}]}, "messages[0].content"),
         ("/tokenize", ask(image_part(b"noise")), "messages[0].content[0].image_url.url"),

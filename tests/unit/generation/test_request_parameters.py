@@ -119,7 +119,7 @@ def test_biases_are_of_ids_of_the_vocabulary() -> None:
     ("fields", "param"),
     [
         ({"structured_outputs": {"whitespace_pattern": " "}}, "structured_outputs.whitespace_pattern"),
-        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": "x", "function_call": {}}]}, "messages[0].function_call"),
         (
             {
                 "messages": [

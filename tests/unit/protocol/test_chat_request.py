@@ -65,7 +65,7 @@ def test_no_op_values_distinguish_true_from_one() -> None:
     assert not Refused((False,)).accepts(0)
     assert not Refused().accepts(False)
     assert Refused(([],)).accepts([])
-    refuse_unsupported(_parse(tools=[], tool_choice="none"))
-    for fields in ({"tools": False}, {"tool_choice": 0}):
+    refuse_unsupported(_parse(functions=[], function_call="none"))
+    for fields in ({"functions": False}, {"function_call": 0}):
         with pytest.raises(UnsupportedFieldError):
             refuse_unsupported(_parse(**fields))
