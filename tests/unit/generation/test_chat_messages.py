@@ -113,3 +113,33 @@ def test_the_input_of_a_response_is_read_as_messages_are() -> None:
 def test_the_input_of_a_response_may_be_a_text() -> None:
     dialogue = read_dialogue(ResponsesRequest.model_validate({"input": "x", "instructions": ""}))
     assert dialogue.conversation == Conversation(None, (Turn("user", (TextPart("x"),)),))
+
+
+def test_tools_are_told_behind_the_system_text() -> None:
+    request = ChatCompletionRequest.model_validate({"messages": [_said("system", "a"), _said("user", "x")]})
+    assert read_dialogue(request, "b").conversation.system == "a\nb"
+
+
+def test_calls_and_results_are_turns_of_text() -> None:
+    def call(call_id: str, name: str) -> dict[str, Any]:
+        return {"id": call_id, "type": "function", "function": {"name": name, "arguments": "{}"}}
+
+    conversation, images = _read(
+        _said("user", [_image("i"), _text("one")]),
+        {"role": "assistant", "content": "two", "tool_calls": [call("a", "f"), call("b", "g")]},
+        {"role": "tool", "tool_call_id": "b", "content": "three"},
+        {"role": "tool", "tool_call_id": "a", "content": [_text("four"), _text("five")]},
+        _said("user", "six"),
+        {"role": "assistant", "tool_calls": [call("a", "h")]},
+        {"role": "tool", "tool_call_id": "a", "content": ""},
+    )
+    assert [
+        (turn.role, [p.text for p in turn.parts if isinstance(p, TextPart)]) for turn in conversation.turns
+    ] == [
+        ("user", ["one"]),
+        ("assistant", ["two", '{"name": "f", "arguments": {}}', '{"name": "g", "arguments": {}}']),
+        ("user", ["Result of g: three", "Result of f: four\nfive", "six"]),
+        ("assistant", ['{"name": "h", "arguments": {}}']),
+        ("user", ["Result of h: "]),
+    ]
+    assert len(images) == 1

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from service.engine.token_events import TokenEvent, TokenLogprobs
 from service.generation.text_stream import TextDelta, TextStream
 from service.generation.token_logprobs import LogprobNames
+from service.generation.tool_calls import ToolCallReader
 from service.prompt.detokenizer import Detokenizer
+from service.prompt.tool_text import call_text
 from tests.conformance.scripted_service import FIRST_BYTE, TOKEN_IDS, ByteTokenizer
 
 
@@ -186,3 +188,21 @@ def test_offsets_are_characters_of_the_text_in_front_of_each_token(text: str, st
     else:
         assert shown == text
         assert len(offsets) == len(data) + 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=9), st.booleans(), st.sampled_from(["", " ", "\n"]))
+def test_a_call_is_no_text_however_it_is_bundled(sizes: list[int], is_forced: bool, space: str) -> None:
+    call = call_text("f", '{"x": "你\\n🙂}"}')
+    text = call if is_forced else f"{space}{call}{space}"
+    reader = ToolCallReader(["f"], None if is_forced else lambda whole: whole == call)
+    stream = TextStream(
+        Detokenizer(ByteTokenizer(), TOKEN_IDS, strip=False), (), strip=not is_forced, calls=reader
+    )
+    assert stream.may_call
+    deltas = [stream.push(event) for event in _events(_ids(text), sizes, eos=True)]
+    calls = [delta.call for delta in deltas if delta.call is not None]
+    assert "".join(delta.text for delta in deltas) == ""
+    assert "".join(piece.arguments for piece in calls) == '{"x": "你\\n🙂}"}'
+    assert (deltas[-1].finish_reason, deltas[-1].is_call) == ("stop", True)
+    assert stream.num_tokens == len(_ids(text)) + 1
