@@ -19,6 +19,8 @@ from service.protocol.structured_output import (
     TextFormat,
 )
 from service.protocol.tokenization import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
+from service.protocol.tool_call import CalledFunction, ToolCall
+from service.protocol.tools import FunctionDefinition, NamedFunction, NamedToolChoice, Tool
 from service.protocol.wire_model import RequestModel
 from tests.conftest import REPOSITORY
 
@@ -34,6 +36,12 @@ SECTIONS: dict[str, type[RequestModel]] = {
     "Text parts": TextPart,
     "Image parts": ImagePart,
     "Image URLs": ImageURL,
+    "Tool calls": ToolCall,
+    "Called functions": CalledFunction,
+    "Tools": Tool,
+    "Functions": FunctionDefinition,
+    "Tool choices": NamedToolChoice,
+    "Named functions": NamedFunction,
     "Completions": CompletionRequest,
     "Responses": ResponsesRequest,
     "Input messages": InputMessage,
