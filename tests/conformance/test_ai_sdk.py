@@ -41,6 +41,27 @@ def test_stream_text(service: ScriptedService) -> None:
     assert told["finish"]["totalUsage"]["outputTokens"] == len("The answer.") + 1
 
 
+def test_tools(service: ScriptedService) -> None:
+    service.engine.max_model_len = 2048
+    service.engine.answer = '{"name": "get_weather", "arguments": {"city": "Köln"}}'
+    told = run_node(SCRIPT, "tools", service.base_url)
+    assert (told["text"], told["finishReason"]) == ("", "tool-calls")
+    assert told["inputs"] == [{"toolName": "get_weather", "input": {"city": "Köln"}}]
+    assert told["outputs"] == ["Rain in Köln."]
+    assert told["types"] == [
+        "start",
+        "start-step",
+        "tool-input-start",
+        "tool-input-delta",
+        "tool-input-end",
+        "tool-call",
+        "tool-result",
+        "finish-step",
+        "finish",
+    ]
+    assert all(request.constraint is not None for request in service.engine.requests)
+
+
 def test_a_failure_on_the_way_is_an_error_part(service: ScriptedService) -> None:
     service.engine.fail_after = 3
     told = run_node(SCRIPT, "failure", service.base_url)

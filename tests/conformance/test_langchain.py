@@ -1,10 +1,11 @@
 """LangChain's ChatOpenAI, as it is pointed at any OpenAI-compatible service."""
 
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
@@ -108,3 +109,27 @@ def test_errors_are_the_openai_packages(chat: ChatOpenAI, service: ScriptedServi
     service.engine.fail_after = 3
     with pytest.raises(openai.APIError, match="The server failed"):
         list(chat.stream("x"))
+
+
+@tool
+def get_weather(city: str) -> str:
+    """Tells the weather."""
+    return f"Rain in {city}."
+
+
+@pytest.mark.parametrize("tool_choice", ["required", "get_weather", "auto"])
+def test_tools(chat: ChatOpenAI, service: ScriptedService, tool_choice: str) -> None:
+    service.engine.max_model_len = 2048
+    service.engine.answer = '{"name": "get_weather", "arguments": {"city": "Köln"}}'
+    bound = chat.bind_tools([get_weather], tool_choice=tool_choice)
+    message = bound.invoke("x")
+    gathered, *chunks = cast("list[AIMessageChunk]", list(bound.stream("x")))
+    for chunk in chunks:
+        gathered += chunk
+    for told in (message, gathered):
+        assert told.content == ""
+        (call,) = told.tool_calls
+        assert (call["name"], call["args"]) == ("get_weather", {"city": "Köln"})
+        service.engine.answer = "The answer."
+        answer = chat.bind_tools([get_weather]).invoke([HumanMessage("x"), told, get_weather.invoke(call)])
+        assert (answer.content, answer.tool_calls) == ("The answer.", [])

@@ -1,6 +1,6 @@
 // What the Vercel AI SDK makes of the service: `node ai_sdk_client.mjs SCENARIO BASE_URL IMAGE_URL` prints JSON.
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { APICallError, generateObject, generateText, Output, RetryError, streamText } from "ai";
+import { APICallError, generateObject, generateText, jsonSchema, Output, RetryError, streamText, tool } from "ai";
 import { z } from "zod";
 
 const [scenario, baseURL, imageURL] = process.argv.slice(2);
@@ -39,7 +39,27 @@ async function gathered(stream) {
 
 const quiet = () => {}; // errors of a stream are read from it
 
+const get_weather = tool({
+  description: "Tells the weather.",
+  inputSchema: jsonSchema({
+    $schema: "http://json-schema.org/draft-07/schema#",
+    type: "object",
+    properties: { city: { type: "string" } },
+    required: ["city"],
+    additionalProperties: false,
+  }),
+  execute: async ({ city }) => `Rain in ${city}.`,
+});
+
 const scenarios = {
+  async tools() {
+    const asked = { model, prompt: "x", tools: { get_weather }, toolChoice: "required" };
+    const { text, finishReason, toolCalls, toolResults } = await generateText(asked);
+    const { types } = await gathered(streamText(asked));
+    const inputs = toolCalls.map(({ toolName, input }) => ({ toolName, input }));
+    return { text, finishReason, inputs, outputs: toolResults.map(({ output }) => output), types };
+  },
+
   async generate() {
     const { text, finishReason, usage, response } = await generateText({
       model,
