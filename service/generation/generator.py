@@ -156,11 +156,11 @@ class Generator:
         choices = self._check(request)
         grammar = read_grammar(request, choices)
         prompts = await self._prompts.read(request, self._engine.max_model_len)
-        constraint = await self._compile(grammar)
-        plans = [self._plan(request, choices, constraint, prompt.rendered, ()) for prompt in prompts]
-        slot = self._admission.enter(len(plans))
-        first_id = _new_id(request)
+        slot = self._admission.enter(len(prompts))
         try:
+            constraint = await self._compile(grammar)
+            plans = [self._plan(request, choices, constraint, prompt.rendered, ()) for prompt in prompts]
+            first_id = _new_id(request)
             generations = [
                 self._start(f"{first_id}-{n}" if n else first_id, request, plan, [], slot, Stopwatch())
                 for n, plan in enumerate(plans)

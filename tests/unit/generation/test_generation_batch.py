@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import EngineError, NotReadyError, OverloadedError
+from service.errors import EngineError, InvalidValueError, NotReadyError, OverloadedError
 from service.generation.generation_batch import GenerationBatch
 from service.generation.generator import Generator
 from service.protocol.completion_request import CompletionRequest
@@ -70,6 +70,18 @@ async def test_places_are_given_back_once_and_together(generator: Generator) -> 
     batch.close()
     batch.close()
     assert generator.num_in_flight == 0
+
+
+async def test_places_are_taken_before_a_grammar_is_compiled(generator: Generator) -> None:
+    """Compilations wait for one another: those that wait must be under the limit."""
+    faulty = {"regex": "("}
+    with pytest.raises(InvalidValueError):
+        await _begin(generator, structured_outputs=faulty)
+    assert generator.num_in_flight == 0
+    batch = await _begin(generator, prompt=["a", "b", "c"])
+    with pytest.raises(OverloadedError):
+        await _begin(generator, structured_outputs=faulty)
+    batch.close()
 
 
 async def test_leaving_early_ends_all(generator: Generator, engine: ScriptedEngine) -> None:
