@@ -28,6 +28,30 @@ _MULTIPLE_OF = re.compile(r"0*\.?0*(\d*?)0*(?:\.(\d*))?0*(?:e[+-]?\d+)?", re.ASC
 # Another grammar inside (which would need limits of its own), a token by its id, what only looks as if it
 # had an influence.
 _REFUSED_IN_LARK = ("%json", "%lark", "%llguidance", "<[", "temperature=", "temperature =")
+# JSON Schema's own words that the library does not follow. It would refuse them too, without a name.
+_REFUSED_KEYWORDS = frozenset(
+    (
+        "$dynamicAnchor",
+        "$recursiveRef",
+        "contains",
+        "dependencies",
+        "dependentRequired",
+        "dependentSchemas",
+        "else",
+        "if",
+        "maxContains",
+        "minContains",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "uniqueItems",
+    )
+)
+# Where schemas lie inside a schema: under names of the client's own, and else. All other values are data.
+_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+_SCHEMAS = ("items", "prefixItems", "additionalProperties", "anyOf", "allOf", "oneOf")
 
 
 def check_schema(schema: Mapping[str, JsonValue], param: str) -> None:
@@ -51,6 +75,9 @@ def check_schema(schema: Mapping[str, JsonValue], param: str) -> None:
         raise InvalidValueError(f"the schema has more than {MAX_SCHEMA_LENGTH} characters", param)
     if len(targets) > MAX_SCHEMA_REFS:
         raise InvalidValueError(f"the schema refers to more than {MAX_SCHEMA_REFS} definitions", param)
+    for refused in (_REFUSED_KEYWORDS & inner.keys() for inner in _schemas(schema)):
+        if refused:
+            raise InvalidValueError(f"the keyword '{min(refused)}' is not supported in a schema", param)
 
 
 def check_regex(regex: str, param: str) -> None:
@@ -108,3 +135,17 @@ def _nodes(schema: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue, in
             left += [(name, child, depth + 1) for name, child in value.items()]
         elif isinstance(value, list):
             left += [("", child, depth + 1) for child in value]
+
+
+def _schemas(schema: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
+    """A schema and those inside it; a property may be named like a keyword. Without recursion."""
+    left: list[JsonValue] = [dict(schema)]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, list):
+            left += inner
+        elif isinstance(inner, dict):
+            yield inner
+            left += [inner[key] for key in _SCHEMAS if key in inner]
+            for names in (inner.get(key) for key in _NAMED_SCHEMAS):
+                left += names.values() if isinstance(names, dict) else ()

@@ -41,6 +41,9 @@ def referring(num_targets: int) -> dict[str, Any]:
         (check_schema, {"$ref": "#/$defs/a"}, {"$ref": "http://127.0.0.1/a"}),
         (check_schema, {"$ref": "#"}, {"items": {"$ref": "file:///etc/passwd"}}),
         (check_schema, {"title": "x"}, {"x-guidance": {"whitespace_pattern": " *"}}),
+        (check_schema, {"properties": {"not": {}, "if": {}}}, {"properties": {"a": {"not": {}}}}),
+        (check_schema, {"enum": [{"contains": {}}]}, {"anyOf": [{"items": {"contains": {}}}]}),
+        (check_schema, {"properties": {"properties": {}}}, {"$defs": {"a": {"uniqueItems": True}}}),
         (check_schema, {"pattern": "a" * MAX_REGEX_LENGTH}, {"pattern": "a" * (MAX_REGEX_LENGTH + 1)}),
         (check_schema, {"multipleOf": 9999}, {"multipleOf": 10007}),
         (check_schema, {"multipleOf": 0.0001}, {"multipleOf": 0.00010001}),
@@ -61,7 +64,7 @@ def referring(num_targets: int) -> dict[str, Any]:
         (check_lark, 'start: "<"', "start: <[105]>"),
         (check_lark, "start[max_tokens=3]: /x/", "start[temperature=0.5]: /x/"),
     ],
-    ids=range(26),
+    ids=range(29),
 )
 def test_limits(check: Callable[[Any, str], None], within: Any, beyond: Any) -> None:
     check(within, "field")
