@@ -39,11 +39,11 @@ def read_grammar(request: AnswerRequest, choices: ChoiceParams) -> Grammar | Non
 
 def check_length(constraint: TokenConstraint, request: AnswerRequest, max_tokens: int) -> None:
     """Raise InvalidValueError where `max_tokens` tokens are not enough for any answer that is known."""
-    needed = len(constraint.shortest)
+    needed, field = len(constraint.shortest), _length_field(request)
     if max_tokens < needed:
         raise InvalidValueError(
-            f"an answer has {max_tokens} tokens at most, but what is asked for needs {needed}",
-            _length_field(request),
+            f"the answer may have {max_tokens} tokens, but its form needs {needed}: send a larger {field}",
+            field,
         )
 
 

@@ -269,6 +269,23 @@ def test_what_is_no_grammar_is_a_400_and_the_service_goes_on(
     assert told(http, question(structured_outputs={"choice": ["red"]})) == ("red", "stop")
 
 
+def test_a_keyword_that_is_not_supported_is_named(http: httpx.Client) -> None:
+    schema = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
+    reply = http.post(CHAT, json=question(response_format=schema_format(schema)))
+    assert reply.status_code == 400
+    assert error_of(reply)["param"] == "response_format.json_schema.schema"
+    assert "uniqueItems" in error_of(reply)["message"]
+
+
+def test_a_completion_too_short_by_default_says_which_field_to_send(http: httpx.Client) -> None:
+    body = {"prompt": "a", "structured_outputs": {"regex": "[a-z]{60}"}}
+    error = error_of(http.post("/v1/completions", json=body))
+    assert error["param"] == "max_tokens"
+    assert "send a larger max_tokens" in error["message"]
+    reply = http.post("/v1/completions", json=body | {"max_tokens": 60})
+    assert len(reply.json()["choices"][0]["text"]) == 60
+
+
 def test_the_stateful_runner_follows_grammars_too() -> None:
     with (
         LiveServer(model_dir=EMBEDDED_MODEL_DIR, runner="stateful") as stateful,
