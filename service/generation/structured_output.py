@@ -63,25 +63,24 @@ def _of_either_format(request: AnswerRequest) -> Grammar | None:
 
 
 def _of_text_format(form: TextFormat) -> Grammar | None:
-    if (form.schema_ is None) != (form.type != "json_schema"):
-        raise InvalidValueError(
-            f"{_TEXT_FORMAT}.schema belongs to the type json_schema, and to no other",
-            f"{_TEXT_FORMAT}.schema",
-        )
+    _check_schema_is_due(form.type, f"{_TEXT_FORMAT}.schema", is_there=form.schema_ is not None)
     if form.schema_ is not None:
         return json_schema_grammar(form.schema_, f"{_TEXT_FORMAT}.schema")
     return json_schema_grammar({"type": "object"}, _TEXT_FORMAT) if form.type == "json_object" else None
 
 
 def _of_format(form: ResponseFormat) -> Grammar | None:
-    if (form.json_schema is None) != (form.type != "json_schema"):
-        raise InvalidValueError(
-            f"{_FORMAT}.json_schema belongs to the type json_schema, and to no other",
-            f"{_FORMAT}.json_schema",
-        )
+    _check_schema_is_due(form.type, f"{_FORMAT}.json_schema", is_there=form.json_schema is not None)
     if form.json_schema is not None:
         return json_schema_grammar(form.json_schema.schema_, f"{_FORMAT}.json_schema.schema")
     return json_schema_grammar({"type": "object"}, _FORMAT) if form.type == "json_object" else None
+
+
+def _check_schema_is_due(kind: str, field: str, *, is_there: bool) -> None:
+    if kind == "json_schema" and not is_there:
+        raise InvalidValueError(f"the type json_schema needs {field}", field)
+    if kind != "json_schema" and is_there:
+        raise InvalidValueError(f"{field} goes with the type json_schema only, not with {kind}", field)
 
 
 def _of_outputs(outputs: StructuredOutputs) -> Grammar:

@@ -277,6 +277,21 @@ def test_a_keyword_that_is_not_supported_is_named(http: httpx.Client) -> None:
     assert "uniqueItems" in error_of(reply)["message"]
 
 
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"type": "json_schema"}, "the type json_schema needs response_format.json_schema"),
+        (
+            schema_format({"type": "object"}) | {"type": "json_object"},
+            "response_format.json_schema goes with the type json_schema only, not with json_object",
+        ),
+    ],
+)
+def test_a_schema_that_is_missing_or_too_much(http: httpx.Client, form: dict[str, Any], message: str) -> None:
+    error = error_of(http.post(CHAT, json=question(response_format=form)))
+    assert (error["message"], error["param"]) == (message, "response_format.json_schema")
+
+
 def test_a_completion_too_short_by_default_says_which_field_to_send(http: httpx.Client) -> None:
     body = {"prompt": "a", "structured_outputs": {"regex": "[a-z]{60}"}}
     error = error_of(http.post("/v1/completions", json=body))
