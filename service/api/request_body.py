@@ -37,7 +37,7 @@ def _first_fault(fault: ErrorDetails) -> InvalidValueError:
     param = dotted(fault["loc"])
     if fault["type"] == "extra_forbidden":
         return UnsupportedFieldError(
-            f"{param or 'this name'} is not a field this server knows", param or None
+            f"{param or 'this name'} is not a field that this route knows", param or None
         )
     return InvalidValueError(f"{param or 'the body'}: {fault['msg']}", param or None)
 

@@ -245,6 +245,13 @@ def test_unknown_models_and_routes(client: OpenAI, http: httpx.Client) -> None:
         assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
 
 
+def test_a_field_of_another_route_is_not_said_to_be_unknown_everywhere(http: httpx.Client) -> None:
+    reply = http.post("/v1/responses", json={"input": "a", "response_format": {"type": "json_object"}})
+    error = error_of(reply)
+    assert (reply.status_code, error["param"]) == (400, "response_format")
+    assert error["message"] == "response_format is not a field that this route knows"
+
+
 def test_other_methods(http: httpx.Client) -> None:
     reply = http.get(CHAT)
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
