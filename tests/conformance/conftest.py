@@ -1,4 +1,4 @@
-"""A service on a scripted engine, and OpenAI's own clients for it."""
+"""A service on a scripted engine and OpenAI's own clients for it; the real one on the embedded model."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -7,8 +7,10 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.scripted_service import ScriptedService, wait_until
 from tests.conformance.wire import CHAT, ask
+from tests.live_server import LiveServer
 
 # Who has LangChain report to LangSmith does not mean what is tried here.
 for name in [name for name in os.environ if name.startswith(("LANGSMITH_", "LANGCHAIN_"))]:
@@ -66,6 +68,13 @@ def client(service: ScriptedService) -> Iterator[OpenAI]:
 async def async_client(service: ScriptedService) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{service.base_url}/v1", api_key="unused", max_retries=0) as openai:
         yield openai
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveServer]:
+    """The real service on the embedded model."""
+    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """All clients ask the embedded model the same about a picture, each in its own way: they get one answer."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,19 +9,12 @@ from langchain_openai import ChatOpenAI
 from openai import OpenAI
 from pydantic import SecretStr
 
-from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.node_client import run_node
 from tests.conformance.wire import CHAT, ask, image_part
 from tests.live_server import REPOSITORY, LiveServer
 
 PICTURE = (REPOSITORY / "samples" / "shapes.png").read_bytes()
 CONTENT: list[Any] = [image_part(PICTURE), {"type": "text", "text": "Where is the red star?"}]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[LiveServer]:
-    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,6 @@ from tests.live_server import REPOSITORY, LiveServer
 
 QUERY_NUM = read_manifest(EMBEDDED_MODEL_DIR).model.image.query_num
 PHOTO = REPOSITORY / "samples" / "cat.jpg"
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[LiveServer]:
-    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
-        yield server
 
 
 def _without_cached(usage: CompletionUsage | None) -> dict[str, Any]:

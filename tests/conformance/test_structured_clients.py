@@ -8,7 +8,6 @@ from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.node_client import run_node
 from tests.conformance.wire import image_part
 from tests.live_server import REPOSITORY, LiveServer
@@ -25,12 +24,6 @@ class Shape(BaseModel):
     colour: Literal["red", "green", "blue", "orange"]
     name: Literal["star", "triangle", "circle", "square"]
     is_large: bool
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[LiveServer]:
-    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
-        yield server
 
 
 @pytest.fixture

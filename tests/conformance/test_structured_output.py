@@ -36,12 +36,6 @@ class Scene(BaseModel):
     count: Annotated[int, Field(ge=0, le=9)]
 
 
-@pytest.fixture(scope="module")
-def live() -> Iterator[LiveServer]:
-    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
-        yield server
-
-
 @pytest.fixture
 def http(live: LiveServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=live.base_url, timeout=120) as client:

@@ -11,7 +11,6 @@ import pytest
 from openai import LengthFinishReasonError, OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
-from service.settings import EMBEDDED_MODEL_DIR
 from tests.conformance.wire import CHAT, ask, data_url, error_of
 from tests.live_server import REPOSITORY, LiveServer
 
@@ -47,12 +46,6 @@ class Paint(BaseModel):
 
     shape: Literal["circle", "square"]
     color: Literal["red", "green"]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[LiveServer]:
-    with LiveServer(model_dir=EMBEDDED_MODEL_DIR) as server:
-        yield server
 
 
 @pytest.fixture
