@@ -128,7 +128,7 @@ def test_every_length_gives_valid_json(http: httpx.Client, temperature: float) -
     form = schema_format(schema)
     refused = http.post(CHAT, json=question(response_format=form, max_tokens=1))
     assert (refused.status_code, error_of(refused)["param"]) == (400, "max_tokens")
-    least = int(error_of(refused)["message"].split()[-1])
+    least = int(error_of(refused)["message"].partition("needs ")[2].partition(":")[0])
     assert http.post(CHAT, json=question(response_format=form, max_tokens=least - 1)).status_code == 400
     for max_tokens in range(least, least + 12):
         body = question(response_format=form, max_tokens=max_tokens, temperature=temperature, seed=max_tokens)
