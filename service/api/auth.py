@@ -11,7 +11,7 @@ from service.api.error_handlers import error_reply
 from service.api.mount import route_path
 from service.errors import AuthenticationError
 
-_OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 
 
 class Authentication:
@@ -22,7 +22,7 @@ class Authentication:
         self._digests = [_digest(key.encode()) for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._digests and scope["type"] == "http" and route_path(scope) not in _OPEN_PATHS:
+        if self._digests and scope["type"] == "http" and route_path(scope) not in OPEN_PATHS:
             header = Headers(scope=scope).get("authorization", "")
             if not self._is_known(header):
                 message = (

@@ -8,6 +8,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.auth import OPEN_PATHS
 from service.api.mount import route_path
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class RequestContext:
         try:
             await self._app(scope, receive, add_headers)
         finally:
-            level = logging.DEBUG if route_path(scope).startswith("/health") else logging.INFO
+            level = logging.DEBUG if route_path(scope) in OPEN_PATHS else logging.INFO
             route, spent = f"{scope['method']} {scope['path'][:128]!r}", _milliseconds_since(began)
             logger.log(level, "%s %s %d in %d ms", request_id, route, status, spent)
 

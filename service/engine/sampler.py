@@ -101,6 +101,9 @@ class Sampler:
         finite = np.isfinite(logits.max(axis=1)) & np.isfinite(logits.min(axis=1))
         with np.errstate(invalid="ignore"):  # rows that are not finite
             self._restrict(logits, states)
+        for row, state in enumerate(states):
+            if state.matcher is not None and state.matcher.is_failed:
+                finite[row] = False  # its mask may have left nothing to draw from
         tokens = np.full(len(logits), FAILED)
         greedy = [row for row in np.flatnonzero(finite).tolist() if states[row].params.temperature == 0]
         if greedy:
@@ -204,8 +207,7 @@ def _settle(tokens: NDArray[np.int64], states: Sequence[SamplerState]) -> None:
     for row, state in enumerate(states):
         if state.matcher is None or tokens[row] == FAILED:
             continue
-        if not state.matcher.is_failed:
-            tokens[row] = state.matcher.settle(int(tokens[row]))
+        tokens[row] = state.matcher.settle(int(tokens[row]))
         if state.matcher.is_failed:
             tokens[row] = FAILED
 

@@ -6,6 +6,7 @@ grammar's fault and a 400 that names its field.
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Final
 
@@ -45,11 +46,14 @@ class GrammarCompiler:
         """`vocab_size` is the model's, `end_token_id` what ends an answer."""
         self._vocabulary = _Vocabulary(tokenizer, vocab_size, end_token_id)
         self._turn = asyncio.Semaphore()
+        # Its own: in asyncio's, a compilation would wait behind whatever else hangs there.
+        self._thread = ThreadPoolExecutor(1, "grammar")
 
     async def compile(self, grammar: Grammar) -> TokenConstraint:
         """Raises InvalidValueError if it is no grammar, is too large, or no answer of it is found."""
         await self._turn.acquire()
-        compiling = asyncio.ensure_future(asyncio.to_thread(self._vocabulary.compile, grammar))
+        loop = asyncio.get_running_loop()
+        compiling = loop.run_in_executor(self._thread, self._vocabulary.compile, grammar)
         compiling.add_done_callback(self._end_turn)
         try:
             return await asyncio.wait_for(asyncio.shield(compiling), MAX_COMPILE_S)

@@ -25,7 +25,7 @@ class FetchLimits:
 
     connect_s: float = 5.0  # to one address, and again for TLS
     read_s: float = 10.0  # without a byte
-    total_s: float = 30.0  # from the first look at the name to the last byte
+    total_s: float = 30.0  # from the wait for a place to the last byte
     max_parallel: int = 8
 
 
@@ -64,7 +64,7 @@ class ImageFetcher:
                 param,
             )
         try:
-            async with self._places, asyncio.timeout(self._limits.total_s):
+            async with asyncio.timeout(self._limits.total_s), self._places:
                 content = await self._get(image_url, max_bytes)
         except (_ReplyError, *_FAILURES) as error:
             reason = error.reason if isinstance(error, _ReplyError) else type(error).__name__

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.engine.answer_matcher import AnswerMatcher
-from service.engine.sampler import Sampler, SamplerState
+from service.engine.sampler import FAILED, Sampler, SamplerState
 from service.engine.sampling_params import SamplingParams
 from service.engine.scheduler import PrefixCaching
 from service.engine.token_constraint import TokenConstraint
@@ -162,3 +162,17 @@ def test_a_bias_does_not_lift_a_grammar() -> None:
     sampling = SamplingParams(8, logit_bias=bias)
     one = EngineRequest("0", np.array([3, 4, 5]), (), sampling, constraint=constraint)
     assert text_of(Harness().ask(one)[0]) == b"7777"
+
+
+@pytest.mark.parametrize(
+    "params", [SamplingParams(5, temperature=t, top_k=k) for t, k in ((0, 0), (1, 0), (1, 5))]
+)
+def test_a_grammar_that_allows_nothing_fails_its_row_without_drawing(params: SamplingParams) -> None:
+    """A mask that nobody prepared is empty, as one may be that the library gave up on."""
+    matcher = AnswerMatcher(schema(**RECORD), 5, EOS, VOCAB_SIZE)
+    matcher.is_failed = True
+    free = SamplerState(params, EOS, VOCAB_SIZE)
+    logits = np.stack([dense_logits(np.array([3, 4]))] * 2)
+    failed, token = Sampler().sample(logits, [SamplerState(params, EOS, VOCAB_SIZE, 0, matcher), free])
+    assert failed == FAILED
+    assert 0 <= token < VOCAB_SIZE

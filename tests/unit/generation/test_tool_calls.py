@@ -33,9 +33,10 @@ def _read(pieces: Sequence[str], is_call: _Judge) -> tuple[list[str], list[CallD
 def _is_call(text: str) -> bool:
     """What a grammar of calls without parameters' schemas would say."""
     try:
-        return set(json.loads(text)) == {"name", "arguments"}
+        value = json.loads(text)
     except ValueError:
         return False
+    return isinstance(value, dict) and value.keys() == {"name", "arguments"}
 
 
 @st.composite
