@@ -447,7 +447,7 @@ def test_a_failure_ends_all_prompts(client: OpenAI, service: ScriptedService) ->
         client.completions.create(model=MODEL, prompt=["a", "b"])
     with pytest.raises(APIError, match="The server failed"):
         list(client.completions.create(model=MODEL, prompt=["a", "b"], stream=True))
-    assert service.generator.num_in_flight == 0
+    wait_until(lambda: service.generator.num_in_flight == 0)
 
 
 def test_a_failure_on_the_way_is_told_and_ends_the_stream(
