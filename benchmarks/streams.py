@@ -28,14 +28,18 @@ def decode_tokens_per_s(streams: Sequence[StreamTimes]) -> float:
     """Tokens per second of all streams together while all of them decode.
 
     From the last stream's first token to the first stream's last one: neither prefill nor a thinning batch is
-    in it.
+    in it. Each stream is measured from its own first token in that time to its own last: tokens of one step
+    come one after another, and counting what lies between two moments would lose the last step's.
     """
     begin = max(stream.token_s[0] for stream in streams)
     end = min(stream.token_s[-1] for stream in streams)
-    num_tokens = sum(begin < time_s <= end for stream in streams for time_s in stream.token_s)
-    if not num_tokens:
-        raise ValueError("the streams never decoded side by side: ask for longer answers")
-    return num_tokens / (end - begin)
+    return sum(_tokens_per_s([s for s in stream.token_s if begin <= s <= end]) for stream in streams)
+
+
+def _tokens_per_s(token_s: Sequence[float]) -> float:
+    if len(token_s) < 2:
+        raise ValueError("the streams hardly decoded side by side: ask for longer answers")
+    return (len(token_s) - 1) / (token_s[-1] - token_s[0])
 
 
 def mean_ttft_s(streams: Sequence[StreamTimes]) -> float:

@@ -18,8 +18,15 @@ LATE = StreamTimes(0.0, (2.5, 3.5, 4.5, 5.5), (5, 6, 7, 9))
 
 
 def test_decode_speed_is_of_the_time_both_decode() -> None:
-    # From 2.5 to 4.0: tokens at 3.0 and 4.0, and at 3.5; the first ones are prefill's.
-    assert decode_tokens_per_s([EARLY, LATE]) == pytest.approx(3 / 1.5)
+    # From 2.5 to 4.0: tokens at 3.0 and 4.0, at 2.5 and 3.5.
+    assert decode_tokens_per_s([EARLY, LATE]) == pytest.approx(2.0)
+
+
+def test_decode_speed_does_not_depend_on_the_order_within_a_step() -> None:
+    steps = np.arange(1.0, 5.0)
+    streams = [StreamTimes(0.0, tuple(steps + late)) for late in (0.0, 0.01, 0.02, 0.03)]
+    assert decode_tokens_per_s(streams) == pytest.approx(4.0)
+    assert decode_tokens_per_s(streams[::-1]) == pytest.approx(4.0)
 
 
 def test_decode_speed_of_one_stream() -> None:
