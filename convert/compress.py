@@ -25,18 +25,22 @@ _TABLE_TITLE = "Statistics of the bitwidth distribution"
 
 @dataclass(frozen=True, slots=True)
 class CompressionOptions:
-    """How int4 is made; the defaults are those of OpenVINO's MiniCPM-V-2 notebook, without data."""
+    """How int4 is made; the defaults are those of OpenVINO's MiniCPM-V-2 notebook, without data.
+
+    docs/decisions/0030-int4.md: what GPTQ gains.
+    """
 
     int4_mode: Int4Mode = "int4_sym"
     int4_group_size: int = 64  # input channels that share a scale; -1: all of a row
     int4_ratio: float = 0.6  # share of the layers' weights in 4 bits, the rest in 8
+    gptq: bool = False
     awq: bool = False
     scale_estimation: bool = False
 
     @property
     def needs_data(self) -> bool:
-        """Whether calibration texts are run through the model."""
-        return self.awq or self.scale_estimation
+        """Whether calibration conversations are run through the model."""
+        return self.gptq or self.awq or self.scale_estimation
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,9 @@ def compress(
 ) -> Compressed:
     """Compress `graph`'s weights in place to int8 or int4 (`stored`).
 
-    int8 is asymmetric per row for every matrix, table and convolution. int4 keeps the lm_head, and the share
-    of layers that loses most, in int8. `calibration`: inputs of the language model, for data-aware options.
+    int8 is asymmetric per row for every matrix, table and convolution. int4 keeps in int8 the lm_head, and
+    beyond `int4_ratio` the layers that lose most. `calibration`: inputs of the language model, where the
+    options need data.
     """
     arguments = _arguments(part, stored, options)
     settings: Settings = dict(arguments)
@@ -99,6 +104,7 @@ def _arguments(part: Part, stored: WeightFormat, options: CompressionOptions) ->
         "mode": options.int4_mode,
         "group_size": options.int4_group_size,
         "ratio": options.int4_ratio,
+        "gptq": options.gptq,
         "awq": options.awq,
         "scale_estimation": options.scale_estimation,
     }

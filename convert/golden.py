@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.mapped_pages import pages_returned
 from convert.requests import GOLDEN, golden_request
 from convert.variant_run import ImageEncoderRun, LanguageModelRun, TextEmbeddingsRun
 from service.artifacts import ModelConfig
+from service.mapped_pages import pages_returned
 from service.prompt.tokenizer import SentencePieceTokenizer
 
 

@@ -125,6 +125,7 @@ class _Export:
     def _compress_parts(self) -> dict[tuple[Part, WeightFormat], PartResult]:
         results: dict[tuple[Part, WeightFormat], PartResult] = {}
         wanted = {(part, stored_format(part, weights)) for part in PARTS for weights in self._weights}
+        sources = {part: self._path(part, "fp16") for part in PARTS}
         for part, stored in sorted(wanted):
             if stored == "fp16":
                 continue
@@ -135,8 +136,7 @@ class _Export:
                     part,
                     stored,
                     self._options.compression,
-                    self._path(part, "fp16"),
-                    self._path("text_embeddings", "fp16"),
+                    sources,
                     self._path(part, stored),
                 )
         return results

@@ -1,5 +1,6 @@
 """Owns the heavy steps of an export, each a function of files that leaves nothing in memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import openvino as ov
 import torch
 
 from convert import image_encoder, language_model, text_embeddings
-from convert.calibration import CALIBRATION_TEXTS
+from convert.calibration import calibration_requests
 from convert.checkpoint import Checkpoint
 from convert.compress import CompressionOptions, Settings, compress, save
-from convert.mapped_pages import pages_returned
 from convert.parts import Part
-from convert.variant_run import TextEmbeddingsRun
+from convert.requests import Embeddings
+from convert.variant_run import ImageEncoderRun, TextEmbeddingsRun
 from convert.weight_cast import WeightCast
 from service.artifacts import WeightFormat
+from service.mapped_pages import pages_returned
 from service.prompt.tokenizer import SentencePieceTokenizer
 
 
@@ -55,32 +57,32 @@ def compress_part(
     part: Part,
     stored: WeightFormat,
     options: CompressionOptions,
-    source: Path,
-    source_text_embeddings: Path,
+    sources: Mapping[Part, Path],
     path: Path,
 ) -> PartResult:
-    """Compress the f16 graph at `source` (mapped, not copied) and write it to `path`."""
+    """Compress a part's f16 graph (mapped, not copied; `sources` has all parts') and write it to `path`."""
     calibration = None
-    if stored == "int4" and options.needs_data:
-        calibration = calibration_inputs(Checkpoint(checkpoint_directory), source_text_embeddings)
-    with pages_returned(source.parent):
-        result = compress(ov.Core().read_model(source), part, stored, options, calibration)
+    with pages_returned(path.parent):
+        if stored == "int4" and options.needs_data:
+            calibration = calibration_inputs(Checkpoint(checkpoint_directory), sources)
+        result = compress(ov.Core().read_model(sources[part]), part, stored, options, calibration)
         save(result.graph, path)
     return PartResult(result.settings, result.bit_widths)
 
 
-def calibration_inputs(checkpoint: Checkpoint, text_embeddings_path: Path) -> list[dict[str, Any]]:
-    """The built-in texts as inputs of the language model."""
+def calibration_inputs(checkpoint: Checkpoint, sources: Mapping[Part, Path]) -> list[dict[str, Any]]:
+    """The built-in conversations as inputs of the language model, computed by the other parts' f16 graphs."""
     config = checkpoint.config.model_config()
     tokenizer = SentencePieceTokenizer(checkpoint.tokenizer_path, config.token_ids)
-    embed = TextEmbeddingsRun(text_embeddings_path)
+    embed_text = TextEmbeddingsRun(sources["text_embeddings"])
+    encode_image = ImageEncoderRun(sources["image_encoder"])
     return [
-        _language_inputs(embed(np.array([[config.token_ids.bos, *tokenizer.encode_text(text)]])))
-        for text in CALIBRATION_TEXTS
+        _language_inputs(request.embed(embed_text, encode_image))
+        for request in calibration_requests(config, tokenizer)
     ]
 
 
-def _language_inputs(embeds: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
+def _language_inputs(embeds: Embeddings) -> dict[str, Any]:
     length = embeds.shape[1]
     return {
         "inputs_embeds": embeds,

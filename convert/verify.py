@@ -17,7 +17,6 @@ from convert.apart import run_sized
 from convert.checkpoint import Checkpoint
 from convert.errors import OptionError
 from convert.manifest import write_manifest
-from convert.mapped_pages import pages_returned
 from convert.progress import Steps, silent
 from convert.requests import ModelRequest, verification_pixels, verification_requests
 from convert.variant_run import ImageEncoderRun, LanguageModelRun, TextEmbeddingsRun
@@ -30,6 +29,7 @@ from service.artifacts import (
     check_files,
     read_manifest,
 )
+from service.mapped_pages import pages_returned
 from service.prompt.tokenizer import SentencePieceTokenizer
 
 Array = NDArray[np.float32]

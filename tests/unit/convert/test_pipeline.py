@@ -48,6 +48,7 @@ def test_compression_is_told(exported: Path) -> None:
         "mode": "int4_sym",
         "group_size": 64,
         "ratio": 0.6,
+        "gptq": False,
         "awq": False,
         "scale_estimation": False,
     }
@@ -65,7 +66,12 @@ def test_golden_tokens_are_answers(exported: Path) -> None:
 
 def test_int4_options_reach_the_manifest(tiny_directory: Path, tmp_path: Path) -> None:
     compression = CompressionOptions(
-        int4_mode="int4_asym", int4_group_size=32, int4_ratio=1.0, awq=True, scale_estimation=True
+        int4_mode="int4_asym",
+        int4_group_size=32,
+        int4_ratio=1.0,
+        gptq=True,
+        awq=True,
+        scale_estimation=True,
     )
     manifest = export(tiny_directory, tmp_path / "out", _options(weights=("int4",), compression=compression))
     settings = manifest.variants["int4"].compression["language_model"]
@@ -73,9 +79,10 @@ def test_int4_options_reach_the_manifest(tiny_directory: Path, tmp_path: Path) -
         "mode": "int4_asym",
         "group_size": 32,
         "ratio": 1.0,
+        "gptq": True,
         "awq": True,
         "scale_estimation": True,
-        "calibration_samples": 12,
+        "calibration_samples": 36,
     }
     assert "int4_asym, group size 32" in manifest.variants["int4"].bit_widths["language_model"]
     # f16 graphs were a source only, and nothing else was left beside the output

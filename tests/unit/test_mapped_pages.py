@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.mapped_pages import pages_returned
+from service.mapped_pages import pages_returned
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
 

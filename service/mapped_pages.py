@@ -1,8 +1,8 @@
-"""Owns giving back the pages of mapped weight files while a step still runs; knows nothing of what they hold.
+"""Owns giving back the pages of mapped weight files while models are loaded; knows nothing of what they hold.
 
 OpenVINO maps an IR's .bin and keeps the map as long as the graph lives, so every page that was read once
 stays resident beside the copy made of it: twice the weights. The kernel would take the pages back under
-pressure; this asks for it before there is any, so that the peak is near one copy.
+pressure; this asks for it before there is any, so that the peak is near one copy. `convert` uses it too.
 """
 
 import ctypes
