@@ -12,7 +12,7 @@ import openvino as ov
 from service.api.application import create_api
 from service.api.deps import ApiConfig
 from service.api.error_handlers import log_unexpected
-from service.artifacts import Manifest
+from service.artifacts import Manifest, Variant
 from service.device_cards import image_encoder_card, language_model_card, text_embeddings_card
 from service.engine.engine import Engine, EngineConfig
 from service.engine.language_model import LanguageModel
@@ -30,6 +30,7 @@ from service.generation.golden_check import (
     golden_engine_request,
 )
 from service.generation.warm_up import warm_up
+from service.mapped_pages import pages_returned
 from service.placement import (
     Precisions,
     image_encoder_properties,
@@ -143,8 +144,13 @@ class _Service:
 
 
 def _load_models(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> _Models:
+    with pages_returned(settings.model_dir):  # what is compiled is a copy
+        return _compile_models(settings, manifest, cache_dir)
+
+
+def _compile_models(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> _Models:
     variant, directory = manifest.variants[settings.weights], settings.model_dir
-    places = place_engines(settings.device, _precisions(settings), cache_dir)
+    places = place_engines(settings.device, _precisions(settings, variant), cache_dir)
     language_models = [
         load_language_model(
             directory / variant.language_model, directory / variant.text_embeddings, place, settings.runner
@@ -175,8 +181,9 @@ def _log_cache_use(compiled: list[ov.CompiledModel], cache_dir: Path | None) -> 
 
 def _load_encoder(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> VisionEncoder:
     device = _image_device(settings)
-    properties = image_encoder_properties(device, _precisions(settings), cache_dir)
-    path = settings.model_dir / manifest.variants[settings.weights].image_encoder
+    variant = manifest.variants[settings.weights]
+    properties = image_encoder_properties(device, _precisions(settings, variant), cache_dir)
+    path = settings.model_dir / variant.image_encoder
     try:
         return VisionEncoder(ov.Core(), path, device, properties, manifest.model.image)
     except RuntimeError:  # OpenVINO's text names paths of the machine that built it
@@ -191,8 +198,13 @@ def _image_device(settings: Settings) -> str:
     return settings.image_device or settings.device[0]
 
 
-def _precisions(settings: Settings) -> Precisions:
-    return Precisions(settings.kv_cache_precision, settings.inference_precision)
+def _precisions(settings: Settings, variant: Variant) -> Precisions:
+    return Precisions(
+        settings.kv_cache_precision,
+        settings.inference_precision,
+        variant.weight_group_size,
+        settings.dynamic_quantization_group_size,
+    )
 
 
 def _engine_config(
@@ -267,6 +279,7 @@ def _fingerprint(settings: Settings, manifest: Manifest) -> str:
         settings.runner,
         settings.kv_cache_precision,
         settings.inference_precision,
+        settings.dynamic_quantization_group_size,
         settings.num_speculative_tokens,
     )
     digest = hashlib.sha256(f"{_files_digest(settings, manifest)} {setup}".encode())
@@ -283,6 +296,7 @@ async def _check_golden_answer(models: _Models, settings: Settings, manifest: Ma
     """Hold every engine against the artifact's tokens; a device that computes nonsense shows here."""
     expected = manifest.variants[settings.weights].golden_tokens
     exact = settings.inference_precision == settings.kv_cache_precision == "f32"
+    exact &= not settings.dynamic_quantization_group_size
     request = await golden_engine_request(manifest.golden, manifest.model, models.vision, models.tokenizer)
     for engine, card in zip(models.router.engines, models.devices, strict=False):
         scores = await asyncio.to_thread(engine.score, request, expected)

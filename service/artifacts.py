@@ -109,6 +109,12 @@ class Variant(_Record):
     golden_tokens: tuple[int, ...]  # greedy answer to Golden, f32 inference, stateful run
     verification: VerificationReport | None = None
 
+    @property
+    def weight_group_size(self) -> int | None:
+        """Input channels that share a scale in the language model's matrices; None: all of a row."""
+        size = self.compression["language_model"].get("group_size")
+        return size if isinstance(size, int) and size > 0 else None
+
 
 class Golden(_Record):
     """The fixed request whose greedy tokens every start can be compared with."""

@@ -13,6 +13,10 @@ from service.host_limits import memory_limit_bytes, num_cores
 
 logger = logging.getLogger(__name__)
 
+# Channels of an activation that share a scale where a CPU rounds it to 8 bits to multiply it by compressed
+# weights: docs/decisions/0029-activation-groups.md.
+_ACTIVATION_GROUP_SIZE = 128
+
 _KV_CACHE_SHARE = 4  # by default the engines' KV caches take a quarter of the memory there is
 
 
@@ -22,6 +26,10 @@ class Precisions:
 
     kv_cache: str
     inference: str | None
+    weight_group_size: int | None = (
+        None  # channels that share a scale in the language model; None: all of a row
+    )
+    activation_group_size: int | None = None  # 0: activations are not rounded; None: what fits the device
 
 
 def place_engines(
@@ -46,7 +54,8 @@ def place_engines(
             inference_precision=_inference_precision(device, precisions),
             num_threads=threads if is_cut else None,
             cache_dir=cache_dir,
-            extra=_exactness(precisions) | _pinning(device, num_on_cpu),
+            extra=_activation_groups(device, precisions, precisions.weight_group_size)
+            | _pinning(device, num_on_cpu),
         )
         for device in devices
     )
@@ -56,7 +65,7 @@ def image_encoder_properties(
     device: str, precisions: Precisions, cache_dir: Path | None
 ) -> dict[str, object]:
     """OpenVINO's properties for the image encoder, which has all cores; beside answers it gives way."""
-    properties: dict[str, object] = dict(_exactness(precisions))
+    properties: dict[str, object] = dict(_activation_groups(device, precisions, None))
     precision, cores = _inference_precision(device, precisions), num_cores()
     if precision is not None:
         properties["INFERENCE_PRECISION_HINT"] = precision
@@ -111,9 +120,14 @@ def _inference_precision(device: str, precisions: Precisions) -> str | None:
     return precisions.inference or ("f32" if device == "CPU" else None)
 
 
-def _exactness(precisions: Precisions) -> dict[str, str]:
-    """Dynamic quantisation rounds activations to 8 bits, whatever the hint."""
-    return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"} if precisions.inference == "f32" else {}
+def _activation_groups(device: str, precisions: Precisions, weight_group_size: int | None) -> dict[str, str]:
+    """Of 128 or the weights' own; larger ones are slower than OpenVINO's default of 32. Exact runs: none."""
+    size = precisions.activation_group_size
+    if size is None and precisions.inference == "f32":
+        size = 0
+    if size is None and device == "CPU":
+        size = min(_ACTIVATION_GROUP_SIZE, weight_group_size or _ACTIVATION_GROUP_SIZE)
+    return {} if size is None else {"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(size)}
 
 
 def _pinning(device: str, num_on_cpu: int) -> dict[str, str]:

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         None,
         description="arithmetic of the models; default: f32 on CPU, else the device's own; f32: exact runs",
     )
+    dynamic_quantization_group_size: int | None = Field(
+        None,
+        ge=0,
+        description="channels of an activation that share a scale where it is rounded to 8 bits to meet "
+        "compressed weights, 0: no rounding; default: on a CPU 128, no more than the weights' own groups",
+    )
     kv_cache_size: ByteSize | None = Field(
         None,
         gt=0,

@@ -49,15 +49,39 @@ def test_engines_beside_one_another_on_the_cpu_are_not_pinned() -> None:
 def test_precision() -> None:
     cpu, gpu = place_engines(("CPU", "GPU"), DEFAULT, None)
     assert (cpu.inference_precision, gpu.inference_precision) == ("f32", None)
-    assert cpu.extra == gpu.extra == {}
+    assert gpu.extra == {}, "a device's own default"
     (exact,) = place_engines(("GPU",), Precisions("f32", "f32"), None)
     assert exact.inference_precision == "f32"
     assert exact.extra == {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
     assert image_encoder_properties("GPU", DEFAULT, None) == {}
     assert image_encoder_properties("CPU", DEFAULT, Path("x")) == {
         "INFERENCE_PRECISION_HINT": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",
         "CACHE_DIR": "x",
     }
+
+
+@pytest.mark.parametrize(
+    ("weights", "asked", "inference", "expected"),
+    [
+        (None, None, None, "128"),
+        (64, None, None, "64"),  # no larger than the weights' groups
+        (256, None, None, "128"),
+        (64, 32, None, "32"),
+        (64, 0, None, "0"),
+        (64, None, "f32", "0"),  # said aloud: exact
+        (64, 32, "f32", "32"),
+        (64, None, "bf16", "64"),
+    ],
+)
+def test_activation_groups(
+    weights: int | None, asked: int | None, inference: str | None, expected: str
+) -> None:
+    precisions = Precisions("u8", inference, weights, asked)
+    (place,) = place_engines(("CPU",), precisions, None)
+    assert place.extra == {"DYNAMIC_QUANTIZATION_GROUP_SIZE": expected}
+    encoder = image_encoder_properties("CPU", precisions, None)["DYNAMIC_QUANTIZATION_GROUP_SIZE"]
+    assert encoder == ("128" if expected == "64" else expected), "the encoder's weights have no groups"
 
 
 @pytest.mark.parametrize(
