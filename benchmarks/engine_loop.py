@@ -24,7 +24,7 @@ _AIM = 0.97
 
 
 # Fewer tokens where a step takes longer: each load takes about a minute at real width on two cores.
-LOADS = (Load(1, 32, 64, 7), Load(4, 32, 48, 5), Load(16, 16, 32, 3), Load(32, 16, 24, 3))
+LOADS = (Load(1, 32, 48, 9), Load(4, 32, 32, 9), Load(16, 16, 24, 9), Load(32, 16, 16, 9))
 
 
 def measure(engine: ServiceEngine, loop: PagedLoop, vocab_size: int, load: Load) -> Row:

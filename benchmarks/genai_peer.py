@@ -24,18 +24,20 @@ _CACHE_GB = 1
 class GenaiPeer:
     """A ContinuousBatchingPipeline with the batch sizes and properties the service's engine has."""
 
-    def __init__(self, model: BenchModel, models: Path, max_num_seqs: int, *, keep_scaling: bool) -> None:
-        """Writes the model in genai's form into `models`, once; see write_model for `keep_scaling`."""
-        directory = models / f"genai_{model.label}{'_scaled' if keep_scaling else ''}"
+    def __init__(self, model: BenchModel, models: Path, max_num_seqs: int, *, as_exported: bool) -> None:
+        """Writes the model in genai's form into `models`, once; see write_model.
+
+        `as_exported`: also with its own default of how activations are rounded, not the engine's.."""
+        directory = models / f"genai_{model.label}{'_scaled' if as_exported else ''}"
         if not (directory / "openvino_tokenizer.xml").is_file():  # written last
-            write_model(model, directory, keep_scaling=keep_scaling)
+            write_model(model, directory, keep_scaling=as_exported)
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.cache_size = _CACHE_GB
         scheduler.max_num_seqs = max_num_seqs
         scheduler.max_num_batched_tokens = MAX_BATCHED_TOKENS
         scheduler.enable_prefix_caching = True
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            str(directory), scheduler, "CPU", _properties(), {}
+            str(directory), scheduler, "CPU", _properties(model, as_exported=as_exported), {}
         )
 
     def run(self, prompts: Sequence[NDArray[np.int64]], num_tokens: int) -> list[StreamTimes]:
@@ -115,12 +117,12 @@ def _drop_scaling(graph: ov.Model) -> None:
     result.input(0).replace_source_output(logits)
 
 
-def _properties() -> dict[str, Any]:
+def _properties(model: BenchModel, *, as_exported: bool) -> dict[str, Any]:
     """What the service compiles its own with."""
-    config = device_config()
+    config = device_config(model)
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "KV_CACHE_PRECISION": KV_CACHE_PRECISION}
     if config.inference_precision is not None:
         properties["INFERENCE_PRECISION_HINT"] = config.inference_precision
     if config.num_threads is not None:
         properties["INFERENCE_NUM_THREADS"] = config.num_threads
-    return properties
+    return properties if as_exported else properties | dict(config.extra)

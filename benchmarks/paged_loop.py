@@ -19,7 +19,7 @@ class PagedLoop:
     """Runs on the very graph that `language_model` compiled, with a KV cache of its own."""
 
     def __init__(self, model: BenchModel, language_model: LanguageModel, kv_tokens: int = 8192) -> None:
-        text = compile_text_embeddings(ov.Core(), model.text_embeddings, device_config())
+        text = compile_text_embeddings(ov.Core(), model.text_embeddings, device_config(model))
         self._hidden_size = language_model.hidden_size
         self._text_request = text.create_infer_request()
         self._request = language_model.compiled.create_infer_request()

@@ -24,9 +24,10 @@ MAX_BATCHED_TOKENS = int(Settings.model_fields["max_num_batched_tokens"].default
 KV_CACHE_PRECISION = str(Settings.model_fields["kv_cache_precision"].default)
 
 
-def device_config() -> DeviceConfig:
+def device_config(model: BenchModel) -> DeviceConfig:
     """What the service would compile with on this machine's CPU."""
-    return place_engines(("CPU",), Precisions(KV_CACHE_PRECISION, None), None)[0]
+    groups = model.manifest.variants[model.weights].weight_group_size
+    return place_engines(("CPU",), Precisions(KV_CACHE_PRECISION, None, groups), None)[0]
 
 
 class ServiceEngine:
@@ -34,7 +35,7 @@ class ServiceEngine:
 
     def __init__(self, model: BenchModel, max_num_seqs: int = 32, kv_tokens: int = 8192) -> None:
         """`kv_tokens`: room for that many tokens' keys and values."""
-        self.language_model = LanguageModel(model.language_model, model.text_embeddings, device_config())
+        self.language_model = LanguageModel(model.language_model, model.text_embeddings, device_config(model))
         num_blocks = -(-kv_tokens // self.language_model.block_size)
         self._engine = Engine(
             self.language_model,

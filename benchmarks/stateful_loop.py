@@ -17,7 +17,7 @@ class StatefulLoop:
     """Compiled with the properties the service uses: only the way of running differs."""
 
     def __init__(self, model: BenchModel) -> None:
-        core, config = ov.Core(), device_config()
+        core, config = ov.Core(), device_config(model)
         graph = core.read_model(model.language_model)
         self._request = compile_language_model(core, graph, config).create_infer_request()
         self._text = compile_text_embeddings(core, model.text_embeddings, config).create_infer_request()
