@@ -1,7 +1,7 @@
 """Owns the conversations that data-aware compression is calibrated with; runs no graph.
 
 Each question is asked without a picture and about two drawn ones: calibrated with texts alone, int4 lost
-nearly twice as much (docs/decisions/0030-int4.md).
+more (docs/decisions/0030-int4.md).
 """
 
 from collections.abc import Iterator

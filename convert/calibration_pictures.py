@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from service.vision.test_card import draw_test_card
 
 _SEED = 5
-_SIDES = (0.3, 1.2)  # of the model's own resolution: most pictures are one slice, some are cut
+_SIDES = (0.5, 3.0)  # of the model's own resolution: most pictures are cut into slices
 _LINES = 12
 
 

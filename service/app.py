@@ -120,6 +120,11 @@ class _Service:
             raise EngineError("the engine has failed, see the log above; start the service anew")
 
     async def _load(self) -> None:
+        # OpenVINO copies a weight when it is first used: the first requests belong to loading.
+        with pages_returned(self._settings.model_dir):
+            await self._load_and_warm_up()
+
+    async def _load_and_warm_up(self) -> None:
         settings, manifest = self._settings, self._manifest
         self._models = models = await asyncio.to_thread(_load_models, settings, manifest, self._cache_dir)
         await _check_golden_answer(models, settings, manifest)
@@ -144,11 +149,6 @@ class _Service:
 
 
 def _load_models(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> _Models:
-    with pages_returned(settings.model_dir):  # what is compiled is a copy
-        return _compile_models(settings, manifest, cache_dir)
-
-
-def _compile_models(settings: Settings, manifest: Manifest, cache_dir: Path | None) -> _Models:
     variant, directory = manifest.variants[settings.weights], settings.model_dir
     places = place_engines(settings.device, _precisions(settings, variant), cache_dir)
     language_models = [

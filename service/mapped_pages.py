@@ -19,7 +19,10 @@ _MADV_PAGEOUT = 21
 
 @contextmanager
 def pages_returned(directory: Path) -> Iterator[None]:
-    """While the block runs, take read-only pages of files in `directory` out of residence; Linux only."""
+    """While the block runs and at its end, take read-only pages of `directory`'s files out of residence.
+
+    On Linux; elsewhere nothing is done.
+    """
     if sys.platform != "linux":
         yield
         return
@@ -36,7 +39,9 @@ def pages_returned(directory: Path) -> Iterator[None]:
 def _return_until(done: threading.Event, directory: Path) -> None:
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    while not done.wait(_INTERVAL_S):
+    is_last = False
+    while not is_last:
+        is_last = done.wait(_INTERVAL_S)
         for begin, end in _read_only_maps(directory):
             madvise(begin, end - begin, _MADV_PAGEOUT)  # advice: a kernel without it refuses, nothing breaks
 

@@ -15,8 +15,8 @@ def test_every_question_is_asked_alone_and_about_two_pictures(tiny: Checkpoint) 
     num_slices = [len(request.image_slots) for request in requests]
     assert num_slices[:12] == [0] * 12
     assert len(num_slices[12:]) == 24
-    assert min(num_slices[12:]) == 1, "most are one slice"
-    assert max(num_slices[12:]) > 1, "some are cut"
+    assert min(num_slices[12:]) == 1, "some are one slice"
+    assert max(num_slices[12:]) > 1, "most are cut"
     chinese = tokenizer.encode_text("图片里有什么？")
     assert any(_contains(request.token_ids.tolist(), chinese) for request in requests[:12])
     assert all(request.token_ids[0] == model.token_ids.bos for request in requests)
@@ -28,7 +28,7 @@ def test_pictures_are_the_same_each_time_and_unlike_one_another() -> None:
         np.testing.assert_array_equal(left, right)
         assert left.dtype == np.uint8
         assert left.shape[2] == 3
-        assert max(left.shape[:2]) <= 1.2 * 448
+        assert max(left.shape[:2]) <= 3 * 448
         assert left.std() > 5, "there is something on it"
     assert len({picture.tobytes() for picture in once}) == 8
 
