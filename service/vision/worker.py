@@ -23,7 +23,7 @@ from service.vision.slicing import SlicePlan
 
 _log = logging.getLogger(__name__)
 
-_NICENESS = 7  # of the encoder thread: a fifth of a core's time beside a thread that wants all of it
+_NICENESS = 16  # of the encoder thread: 3 % of a core's time beside a thread that wants all of it
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
