@@ -79,7 +79,7 @@ async def test_encoding_gives_way_to_threads_that_make_tokens(encoder: VisionEnc
     worker = VisionWorker(Watched(encoder))  # type: ignore[arg-type]
     await encode_images(worker, [pending(save(random_rgb(28, 28), "PNG"))])
     worker.close()
-    assert seen == [min(own + 7, 19)]
+    assert seen == [min(own + 16, 19)]
     assert priority() == own
 
 
