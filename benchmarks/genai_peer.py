@@ -25,9 +25,11 @@ class GenaiPeer:
     """A ContinuousBatchingPipeline with the batch sizes and properties the service's engine has."""
 
     def __init__(self, model: BenchModel, models: Path, max_num_seqs: int, *, as_exported: bool) -> None:
-        """Writes the model in genai's form into `models`, once; see write_model.
+        """Writes the model in genai's form into `models`, once.
 
-        `as_exported`: also with its own default of how activations are rounded, not the engine's.."""
+        `as_exported`: with the scaling that write_model would leave out, and genai's own default of how
+        activations are rounded; else without it, and rounded as the service does.
+        """
         directory = models / f"genai_{model.label}{'_scaled' if as_exported else ''}"
         if not (directory / "openvino_tokenizer.xml").is_file():  # written last
             write_model(model, directory, keep_scaling=as_exported)
@@ -118,7 +120,7 @@ def _drop_scaling(graph: ov.Model) -> None:
 
 
 def _properties(model: BenchModel, *, as_exported: bool) -> dict[str, Any]:
-    """What the service compiles its own with."""
+    """What the service compiles its own with; `as_exported` leaves the rounding of activations out."""
     config = device_config(model)
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "KV_CACHE_PRECISION": KV_CACHE_PRECISION}
     if config.inference_precision is not None:

@@ -26,9 +26,7 @@ class Precisions:
 
     kv_cache: str
     inference: str | None
-    weight_group_size: int | None = (
-        None  # channels that share a scale in the language model; None: all of a row
-    )
+    weight_group_size: int | None = None  # see Variant.weight_group_size
     activation_group_size: int | None = None  # 0: activations are not rounded; None: what fits the device
 
 

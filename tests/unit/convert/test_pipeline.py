@@ -52,6 +52,11 @@ def test_compression_is_told(exported: Path) -> None:
         "awq": False,
         "scale_estimation": False,
     }
+    assert {name: variant.weight_group_size for name, variant in variants.items()} == {
+        "fp16": None,
+        "int8": None,
+        "int4": 64,
+    }
     assert "int4_sym, group size 64" in variants["int4"].bit_widths["language_model"]
     assert variants["fp16"].bit_widths == {}
 
