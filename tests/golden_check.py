@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from service.app import _check_golden_answer, _load_models
+from service.app import _check_golden_answer
 from service.artifacts import read_manifest
 from service.errors import StartupError
+from service.loaded_models import load_models
 from service.settings import read_settings
 
 RUNNERS = ("paged", "stateful")
@@ -25,7 +26,7 @@ async def pass_the_golden_check(model_dir: Path, **settings: str) -> None:
     read = read_settings([f"--model-dir={model_dir}", *flags])
     manifest = read_manifest(model_dir)
     try:
-        models = await asyncio.to_thread(_load_models, read, manifest, None)
+        models = await asyncio.to_thread(load_models, read, manifest, None)
     except StartupError:
         if settings["inference_precision"] != "bf16":
             raise

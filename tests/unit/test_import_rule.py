@@ -29,9 +29,10 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"errors", "metrics", "protocol", "generation"},
     "placement": {"errors", "engine", "host_limits"},
     "device_cards": {"engine", "protocol"},
+    "loaded_models": _GENERATION | {"settings", "placement", "device_cards"},
     "app": _GENERATION
     | {"api", "generation", "settings", "host_limits", "mapped_pages", "server"}
-    | {"placement", "device_cards", "remote"},
+    | {"placement", "device_cards", "remote", "loaded_models"},
     "openapi": {"api", "generation"},
     "__main__": {"errors", "artifacts", "settings", "app", "server"},
 }
